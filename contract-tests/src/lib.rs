@@ -1,0 +1,1 @@
+//! The laws of store-api as a test suite that any engine can run

@@ -1,0 +1,2 @@
+//! storectl
+fn main() {}

@@ -1,0 +1,1 @@
+//! The SQLite engine: one file, WAL, several processes

@@ -1,0 +1,1 @@
+//! The facade: pick an engine by cargo feature, open it by URL
