@@ -1,0 +1,188 @@
+//! The ledger against plain sums, at the edges to the nanosecond.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::time::from_nanos;
+
+fn amount(micros: u64) -> Amount {
+    Amount::from_micros(micros).unwrap()
+}
+
+fn rollover(nanos: u64) -> Window {
+    Window::rollover(Duration::from_nanos(nanos)).unwrap()
+}
+
+fn sliding(nanos: u64, buckets: u32) -> Window {
+    Window::sliding(Duration::from_nanos(nanos), buckets).unwrap()
+}
+
+fn add(ledger: &mut Ledger, window: &Window, micros: u64, now: i64) -> Usage {
+    match ledger.charge(window, amount(micros), None, None, from_nanos(now)).unwrap() {
+        Charging::Made { usage, .. } | Charging::Replayed(usage) => usage,
+    }
+}
+
+fn used(ledger: &Ledger, window: &Window, now: i64) -> u64 {
+    ledger.usage(window, from_nanos(now)).unwrap().used.micros()
+}
+
+#[test]
+fn a_rollover_window_turns_at_its_end_to_the_nanosecond() {
+    let (window, mut ledger) = (rollover(100), Ledger::default());
+    add(&mut ledger, &window, 5, 1_000);
+    add(&mut ledger, &window, 6, 1_099);
+    assert_eq!(used(&ledger, &window, 1_099), 11);
+    assert_eq!(used(&ledger, &window, 1_100), 0);
+    let before = ledger.clone();
+    assert_eq!(ledger, before, "a read writes nothing");
+    let usage = add(&mut ledger, &window, 7, 1_100);
+    assert_eq!(
+        (usage.used.micros(), usage.since, usage.until),
+        (7, Some(from_nanos(1_100)), Some(from_nanos(1_200)))
+    );
+}
+
+#[test]
+fn a_clock_that_steps_back_counts_as_the_windows_start() {
+    let (window, mut ledger) = (rollover(100), Ledger::default());
+    add(&mut ledger, &window, 5, 1_000);
+    let usage = add(&mut ledger, &window, 5, 10);
+    assert_eq!((usage.used.micros(), usage.since), (10, Some(from_nanos(1_000))));
+    assert_eq!(used(&ledger, &window, i64::MIN), 10);
+    let (window, mut ledger) = (sliding(100, 10), Ledger::default());
+    add(&mut ledger, &window, 5, 1_055);
+    assert_eq!(add(&mut ledger, &window, 5, 10).used.micros(), 10);
+    assert_eq!(ledger.buckets, vec![(1_050, amount(10))]);
+}
+
+#[test]
+fn a_sliding_window_drops_whole_buckets() {
+    let (window, mut ledger) = (sliding(100, 10), Ledger::default());
+    add(&mut ledger, &window, 1, 1_009);
+    add(&mut ledger, &window, 2, 1_010);
+    assert_eq!(used(&ledger, &window, 1_099), 3, "1000 begins within the last 100");
+    assert_eq!(used(&ledger, &window, 1_100), 2, "and now no more");
+    assert_eq!(used(&ledger, &window, 1_110), 0);
+}
+
+#[test]
+fn a_key_is_charged_once_while_its_window_lasts() {
+    let (window, mut ledger) = (rollover(100), Ledger::default());
+    let key = ChargeKey::Key(IdempotencyKey::new("k").unwrap());
+    let mut charge = |micros, prior, now| {
+        ledger.charge(&window, amount(micros), Some((&key, prior)), Some(amount(10)), from_nanos(now))
+    };
+    let Charging::Made { charged, .. } = charge(9, None, 1_000).unwrap() else { panic!("new") };
+    assert_eq!(charged.expires_at, 1_100);
+    assert!(
+        matches!(charge(9, Some(charged), 1_099).unwrap(), Charging::Replayed(usage) if usage.used == amount(9))
+    );
+    assert_eq!(charge(8, Some(charged), 1_099).unwrap_err().kind(), crate::ErrorKind::Conflict);
+    assert!(matches!(charge(9, Some(charged), 1_100).unwrap(), Charging::Made { .. }));
+}
+
+#[test]
+fn holds_count_until_they_lapse_and_a_settle_charges_once() {
+    let (window, mut ledger) = (rollover(1_000), Ledger::default());
+    let account = Account::new(PrincipalId::new("p").unwrap(), MeterName::new("usd").unwrap(), window);
+    let id = ReservationId::new("r").unwrap();
+    let hold = |id: &ReservationId, micros, until| Reservation {
+        id: id.clone(),
+        account: account.clone(),
+        estimate: amount(micros),
+        expires_at: from_nanos(until),
+    };
+    let limit = amount(10);
+    assert_eq!(ledger.reserve(&hold(&id, 6, 50), limit, from_nanos(0)).unwrap().total(), amount(6));
+    let again = ledger.reserve(&hold(&id, 1, 50), limit, from_nanos(49)).unwrap_err();
+    assert_eq!(again.kind(), crate::ErrorKind::AlreadyExists);
+    let other = ReservationId::new("other").unwrap();
+    let refused = ledger.reserve(&hold(&other, 5, 60), limit, from_nanos(49)).unwrap_err();
+    assert!(matches!(refused, Error::LimitExceeded { used, .. } if used == amount(6)));
+    ledger.reserve(&hold(&other, 5, 60), limit, from_nanos(50)).unwrap();
+    assert_eq!(ledger.holds.len(), 1, "the lapsed one is dropped");
+    let Charging::Made { usage, charged, .. } =
+        ledger.settle(&window, &id, None, amount(7), from_nanos(55)).unwrap()
+    else {
+        panic!("charged although it lapsed")
+    };
+    assert_eq!((usage.used, usage.held), (amount(7), amount(5)));
+    let again = ledger.settle(&window, &id, Some(charged), amount(7), from_nanos(56)).unwrap();
+    assert!(matches!(again, Charging::Replayed(_)));
+    assert_eq!(ledger.release(&window, &other, from_nanos(57)).unwrap().total(), amount(7));
+    assert!(ledger.release(&window, &other, from_nanos(57)).is_err());
+}
+
+#[test]
+fn a_sum_that_overflows_is_refused_and_changes_nothing() {
+    let (window, mut ledger) = (Window::default(), Ledger::default());
+    add(&mut ledger, &window, i64::MAX as u64, 0);
+    let before = ledger.clone();
+    let refused = ledger.charge(&window, amount(1), None, None, from_nanos(1)).unwrap_err();
+    assert_eq!(refused.kind(), crate::ErrorKind::InvalidInput);
+    assert_eq!(ledger, before);
+}
+
+fn windows() -> impl Strategy<Value = Window> {
+    prop_oneof![
+        (1u64..200).prop_map(rollover),
+        (1u32..12, 1u64..20).prop_map(|(n, width)| sliding(u64::from(n) * width, n))
+    ]
+}
+
+proptest! {
+    /// Against the definition, computed from the list of all adds: no shared code.
+    #[test]
+    fn usage_is_the_sum_that_the_definition_gives(
+        window in windows(),
+        steps in prop::collection::vec((-30i64..60, 0u64..1_000), 1..60),
+    ) {
+        let mut ledger = Ledger::default();
+        let (mut now, length) = (0i64, window.length().as_nanos() as i64);
+        let mut adds: Vec<(i64, u64)> = Vec::new();
+        for (step, micros) in steps {
+            now += step;
+            let newest = adds.last().map_or(now, |(at, _)| *at);
+            let (used, at) = match window.kind() {
+                WindowKind::Rollover => {
+                    let at = now.max(newest);
+                    let turned = adds.is_empty() || at >= newest + length;
+                    if turned { adds.clear(); }
+                    let start = if turned { at } else { newest };
+                    adds.push((start, micros));
+                    (adds.iter().map(|(_, m)| m).sum::<u64>(), start)
+                }
+                WindowKind::Sliding { buckets } => {
+                    let width = length / i64::from(buckets);
+                    let effective = now.max(newest);
+                    let bucket = effective.div_euclid(width) * width;
+                    adds.push((bucket, micros));
+                    (adds.iter().filter(|(at, _)| *at > effective - length).map(|(_, m)| m).sum(), bucket)
+                }
+            };
+            let usage = add(&mut ledger, &window, micros, now);
+            prop_assert_eq!(usage.used.micros(), used, "at {} in {}", at, window);
+            ledger.validate(&window).unwrap();
+        }
+    }
+
+    #[test]
+    fn no_time_or_amount_panics_and_refusals_change_nothing(
+        window in windows(),
+        steps in prop::collection::vec((any::<i64>(), any::<u64>(), any::<u64>()), 1..20),
+    ) {
+        let mut ledger = Ledger::default();
+        for (now, micros, limit) in steps {
+            let before = ledger.clone();
+            let (amount, limit) = (Amount::from_micros(micros >> 1).unwrap(), Amount::from_micros(limit >> 1).unwrap());
+            match ledger.charge(&window, amount, None, Some(limit), from_nanos(now)) {
+                Ok(Charging::Made { usage, .. }) => prop_assert!(usage.total() <= limit),
+                Ok(Charging::Replayed(_)) => prop_assert!(false, "no key was given"),
+                Err(_) => prop_assert_eq!(&ledger, &before),
+            }
+        }
+    }
+}

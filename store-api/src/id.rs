@@ -1,0 +1,203 @@
+//! Ids and names: validated once, when they are built, also when they are read through serde.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::{Error, Result};
+
+/// The longest id, name, tag or key, in bytes: long enough for a URL path or an e-mail address, short
+/// enough for every engine's index key.
+pub const MAX_ID_BYTES: usize = 255;
+
+/// The one rule for ids: not empty, at most [`MAX_ID_BYTES`] bytes of UTF-8, no control characters.
+fn check(field: &'static str, text: &str) -> Result<()> {
+    if text.is_empty() {
+        return Err(Error::invalid(field, "is empty"));
+    }
+    if text.len() > MAX_ID_BYTES {
+        return Err(Error::invalid(field, format!("is {} bytes long, at most {MAX_ID_BYTES}", text.len())));
+    }
+    if let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control()) {
+        return Err(Error::invalid(
+            field,
+            format!("has the control character U+{:04X} at byte {at}", u32::from(c)),
+        ));
+    }
+    Ok(())
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident = $field:literal;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// Not empty, at most [`MAX_ID_BYTES`] bytes, no control characters; ordered by bytes.
+        /// Cheap to clone.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(into = "String", try_from = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the text and takes it.
+            ///
+            /// # Errors
+            /// `InvalidInput` when the text is empty, too long, or has a control character.
+            pub fn new(text: impl AsRef<str>) -> Result<Self> {
+                let text = text.as_ref();
+                check($field, text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// A new id: a version 7 UUID, so ids made later sort later (to the millisecond).
+            pub fn generate() -> Self {
+                let mut buffer = uuid::Uuid::encode_buffer();
+                let text: &str = uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
+                Self(text.into())
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = Error;
+            fn try_from(text: &str) -> Result<Self> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.as_ref().to_owned()
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// The id of a skill.
+    SkillId = "skill id";
+    /// The id of an agent.
+    AgentId = "agent id";
+    /// The id of a version, unique in the store.
+    VersionId = "version id";
+    /// The id of a run, unique in the store.
+    RunId = "run id";
+    /// The id of a reservation, unique in its account.
+    ReservationId = "reservation id";
+    /// Somebody who owns definitions, calls them, saves them or pays for them.
+    PrincipalId = "principal id";
+    /// A process that claims work.
+    WorkerId = "worker id";
+    /// A channel that messages come through, as the host names it.
+    ChannelId = "channel id";
+    /// The name of a definition, unique among those of its owner and kind.
+    Name = "name";
+    /// What a meter counts (`usd`, `tokens`, `seconds`).
+    MeterName = "meter name";
+    /// A label that definitions are found by.
+    Tag = "tag";
+    /// Makes a charge happen once, however often it is sent.
+    IdempotencyKey = "idempotency key";
+}
+
+/// Which saved state of a definition this is.
+///
+/// Revisions come from one counter for the whole store, so a later save always has the higher one,
+/// and none is ever used twice, also not after a delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which claim of a record this is. Tokens come from the same counter as revisions: none is ever used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct LeaseToken(pub u64);
+
+impl fmt::Display for LeaseToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_long_and_control_are_refused_with_the_field() {
+        for (text, part) in [
+            ("", "empty"),
+            (&"x".repeat(256) as &str, "256 bytes"),
+            ("a\0b", "U+0000"),
+            ("a\u{85}", "U+0085"),
+        ] {
+            let error = SkillId::new(text).unwrap_err();
+            assert!(error.to_string().starts_with("invalid skill id: "), "{error}");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert!(SkillId::new("x".repeat(255)).is_ok());
+        assert!(SkillId::new("naïve / 技能 🎯").is_ok());
+    }
+
+    #[test]
+    fn serde_checks_too() {
+        assert!(serde_json::from_str::<RunId>("\"\"").is_err());
+        assert!(serde_json::from_str::<RunId>("\"a\\u0000\"").is_err());
+        let id: RunId = serde_json::from_str("\"r1\"").unwrap();
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"r1\"");
+    }
+
+    #[test]
+    fn generated_ids_sort_by_time() {
+        let ids: Vec<RunId> = (0..1000).map(|_| RunId::generate()).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}
