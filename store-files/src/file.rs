@@ -1,6 +1,6 @@
 //! Skills and agents as their files say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -367,13 +367,15 @@ impl<'a> Header<'a> {
         for key in std::mem::take(&mut self.order) {
             let Some((line, node)) = self.take(&key) else { continue };
             if key == "<<" {
-                let reason = "`<<` is not YAML 1.2: kept as a key, nothing is merged";
-                self.warnings.push(Warning::at(self.line(line), reason));
+                self.warnings.push(yaml::merge_warning(self.line(line)));
             }
             let json = node.to_json(self.first_line, &mut self.warnings);
             self.extra.insert(key, json);
         }
-        self.warnings.sort_by_key(|w| w.line.unwrap_or(0));
+        // A value that several aliases repeat is noted once.
+        let mut seen = BTreeSet::new();
+        self.warnings.retain(|w| seen.insert((w.line, w.reason.clone())));
+        self.warnings.sort_by_key(|w| w.line);
         (self.extra, self.body.to_owned(), self.warnings)
     }
 }

@@ -111,12 +111,19 @@ impl Node {
             Shape::Map(entries) => {
                 let mut map = Map::new();
                 for entry in entries {
+                    if entry.key == "<<" {
+                        warnings.push(merge_warning(first_line + entry.line - 1));
+                    }
                     map.insert(entry.key.clone(), entry.value.to_json(first_line, warnings));
                 }
                 Value::Object(map)
             }
         }
     }
+}
+
+pub(crate) fn merge_warning(line: usize) -> Warning {
+    Warning::at(line, "`<<` is not YAML 1.2: kept as a key, nothing is merged")
 }
 
 /// A parsed block.
@@ -206,7 +213,11 @@ impl Builder {
                 let bytes = text.len();
                 let kind = Shape::Scalar { text: text.into_owned(), plain, value };
                 self.open_anchor(anchor, line);
-                self.finish(anchor, Built { node: Rc::new(Node { line, kind }), height: 0, nodes: 1, bytes })
+                self.finish(
+                    anchor,
+                    line,
+                    Built { node: Rc::new(Node { line, kind }), height: 0, nodes: 1, bytes },
+                )
             }
             Event::SequenceStart(_, anchor, tag) => {
                 collection_tag(tag.as_deref(), "seq", line)?;
@@ -224,14 +235,14 @@ impl Builder {
                     Open::Map { entries, .. } => Shape::Map(entries),
                 };
                 let node = Rc::new(Node { line: frame.line, kind });
-                let Frame { anchor, height, nodes, bytes, .. } = frame;
-                self.finish(anchor, Built { node, height, nodes, bytes })
+                let Frame { line, anchor, height, nodes, bytes, .. } = frame;
+                self.finish(anchor, line, Built { node, height, nodes, bytes })
             }
             Event::Alias(id) => match self.anchors.get_mut(&id) {
                 Some(Anchor { built: Some(built), used, .. }) => {
                     *used = true;
                     let built = built.clone();
-                    self.finish(0, built)
+                    self.finish(0, line, built)
                 }
                 Some(_) => Err(YamlError::refused(line, "the alias refers to the value it is part of")),
                 None => Err(YamlError::refused(line, "the alias refers to nothing")),
@@ -254,8 +265,7 @@ impl Builder {
         Ok(())
     }
 
-    fn finish(&mut self, anchor: usize, built: Built) -> Result<(), YamlError> {
-        let line = built.node.line;
+    fn finish(&mut self, anchor: usize, line: usize, built: Built) -> Result<(), YamlError> {
         if self.stack.len() + built.height > MAX_YAML_DEPTH {
             return Err(YamlError::refused(line, format!("nested more than {MAX_YAML_DEPTH} deep")));
         }

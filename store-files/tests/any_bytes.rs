@@ -1,5 +1,7 @@
 //! No input makes the reader panic, and what was written is what is read.
 
+#![allow(clippy::expect_used)]
+
 use proptest::prelude::*;
 use serde_json::Value;
 use store_files::{Warning, parse_agent, parse_skill};
