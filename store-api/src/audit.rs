@@ -349,6 +349,15 @@ pub struct RunFilter {
 }
 
 impl RunFilter {
+    /// Checks the times.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time outside the range.
+    pub fn validate(&self) -> Result<()> {
+        time::check("from", self.from)?;
+        time::check("to", self.to)
+    }
+
     /// The rule: an engine may narrow by its indexes, but this decides.
     pub fn matches(&self, run: &Run) -> bool {
         fn same<T: PartialEq>(wanted: &Option<T>, found: &Option<T>) -> bool {

@@ -446,7 +446,7 @@ impl Ledger {
     /// `NotFound` when no such reservation holds at `now`.
     pub fn release(&mut self, window: &Window, id: &ReservationId, now: DateTime<Utc>) -> Result<Usage> {
         time::nanos("now", now)?;
-        if !self.holds.get(id).is_some_and(|hold| now < hold.expires_at) {
+        if self.holds.get(id).is_none_or(|hold| now >= hold.expires_at) {
             return Err(Error::not_found(Entity::Reservation, id.as_str()));
         }
         self.drop_lapsed(now);

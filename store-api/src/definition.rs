@@ -255,7 +255,7 @@ pub trait Definition:
     fn validate(&self) -> Result<()>;
 
     /// The catalog of this kind among the seams.
-    fn catalog<'a>(seams: &'a dyn Seams) -> &'a dyn Catalog<Self>;
+    fn catalog(seams: &dyn Seams) -> &dyn Catalog<Self>;
     /// Itself as a record of an export.
     fn record(record: DefinitionRecord<Self>) -> Record;
     /// A version of it as a record of an export.
@@ -364,7 +364,7 @@ impl Definition for Skill {
         weigh.text("body", &self.body)?;
         weigh.extra("extra", &self.extra, Self::FIELDS)
     }
-    fn catalog<'a>(seams: &'a dyn Seams) -> &'a dyn Catalog<Self> {
+    fn catalog(seams: &dyn Seams) -> &dyn Catalog<Self> {
         seams.skills()
     }
     fn record(record: DefinitionRecord<Self>) -> Record {
@@ -440,7 +440,7 @@ impl Definition for Agent {
         weigh.extra("caps", &self.caps.extra, Caps::FIELDS)?;
         weigh.extra("extra", &self.extra, Self::FIELDS)
     }
-    fn catalog<'a>(seams: &'a dyn Seams) -> &'a dyn Catalog<Self> {
+    fn catalog(seams: &dyn Seams) -> &dyn Catalog<Self> {
         seams.agents()
     }
     fn record(record: DefinitionRecord<Self>) -> Record {
