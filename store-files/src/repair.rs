@@ -1,5 +1,7 @@
 //! Puts top-level values in quotes that YAML refuses as they stand. The rules are in the crate's docs.
 
+use std::collections::BTreeSet;
+
 use crate::yaml::{self, Fault};
 
 /// Front matter with some lines changed; it has as many lines as before.
@@ -22,6 +24,7 @@ pub(crate) fn repair(yaml: &str, known_keys: &[&str]) -> Option<Repaired> {
     let lines: Vec<&str> = yaml.split_inclusive('\n').collect();
     let starts: Vec<usize> =
         (0..lines.len()).filter(|i| lines.get(*i).is_some_and(|l| key_of(l).is_some())).collect();
+    let anchors = anchors_in(yaml);
     let mut out = String::with_capacity(yaml.len() + 64);
     let mut changes = Vec::new();
     let mut done = 0;
@@ -32,19 +35,25 @@ pub(crate) fn repair(yaml: &str, known_keys: &[&str]) -> Option<Repaired> {
         done = end;
         let text: String = entry.concat();
         match yaml::parse(&text) {
-            Err(error) if error.fault != Fault::Refused => match quoted(entry, error.fault, yaml, known_keys)
-            {
-                Some((key, quoted)) => {
-                    out.push_str(&quoted);
-                    changes.push(Change { line: start + 1, key, reason: error.reason });
+            Err(error) if error.fault != Fault::Refused => {
+                match quoted(entry, error.fault, &anchors, known_keys) {
+                    Some((key, quoted)) => {
+                        out.push_str(&quoted);
+                        changes.push(Change { line: start + 1, key, reason: error.reason });
+                    }
+                    None => out.push_str(&text),
                 }
-                None => out.push_str(&text),
-            },
+            }
             _ => out.push_str(&text),
         }
     }
     out.extend(lines.get(done..).unwrap_or_default().iter().copied());
     (!changes.is_empty()).then_some(Repaired { yaml: out, changes })
+}
+
+/// Everything that may be the name of an anchor: what follows each `&` up to white space.
+fn anchors_in(yaml: &str) -> BTreeSet<&str> {
+    yaml.split_whitespace().flat_map(|word| word.split('&').skip(1)).collect()
 }
 
 /// The key of a line `key: value` or `key:` at the left margin, and where its value begins.
@@ -60,7 +69,12 @@ fn key_of(line: &str) -> Option<(&str, usize)> {
 }
 
 /// The entry with its value in quotes, if the rules allow it.
-fn quoted(entry: &[&str], fault: Fault, all: &str, known_keys: &[&str]) -> Option<(String, String)> {
+fn quoted(
+    entry: &[&str],
+    fault: Fault,
+    anchors: &BTreeSet<&str>,
+    known_keys: &[&str],
+) -> Option<(String, String)> {
     let first = entry.first()?;
     let (key, at) = key_of(first)?;
     let head = first.get(..at)?;
@@ -89,7 +103,7 @@ fn quoted(entry: &[&str], fault: Fault, all: &str, known_keys: &[&str]) -> Optio
     }
     if fault == Fault::UnknownAnchor {
         let name: String = value.strip_prefix('*')?.chars().take_while(|c| !c.is_whitespace()).collect();
-        if all.contains(&format!("&{name}")) {
+        if anchors.contains(name.as_str()) {
             return None;
         }
     }

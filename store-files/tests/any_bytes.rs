@@ -180,3 +180,39 @@ proptest! {
         prop_assert_eq!(&file.extra[&key], &serde_json::json!([int, big, float, true, null]));
     }
 }
+
+/// Long front matter, of the sorts that a careless reader would take the square of.
+#[test]
+fn long_front_matter_does_not_take_long() {
+    let repeat = |piece: &str| piece.repeat(200_000 / piece.len());
+    let numbered = |f: fn(usize) -> String| (0..10_000).map(f).collect::<String>();
+    let started = std::time::Instant::now();
+    for yaml in [
+        repeat("["),
+        repeat("- "),
+        repeat("a: "),
+        repeat("a: b: c\n"),
+        repeat("'"),
+        repeat("&a "),
+        repeat("\n"),
+        repeat("# x\n"),
+        repeat("{a: "),
+        repeat("[a, "),
+        repeat("? "),
+        repeat("!x "),
+        repeat(" \t"),
+        format!("a: |\n{}", repeat("  x\n")),
+        format!("a: \"{}\"\n", repeat("\\n")),
+        format!("a: [{}]\n", repeat("x,")),
+        numbered(|i| format!("k{i}: x: y\n")),
+        numbered(|i| format!("k{i}: *none{i}\n")),
+        numbered(|i| format!("k{i}: &a{i} 1\n")),
+        numbered(|i| format!("k{i}: 1.{i}0\n")),
+        format!("d: x: y\n{}", repeat("  more text\n")),
+        format!("d: x: y\n{}", repeat("#\n")),
+    ] {
+        must_return(format!("---\n{yaml}\n---\n").as_bytes());
+    }
+    // Seconds in a debug build on a busy machine; minutes if something is quadratic.
+    assert!(started.elapsed().as_secs() < 40, "{:?}", started.elapsed());
+}
