@@ -286,3 +286,128 @@ fn fits(field: &'static str, number: u64) -> Result<()> {
         .map(drop)
         .map_err(|_| Error::invalid(field, format!("{number} is more than {}", i64::MAX)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        AgentId, Amount, IdempotencyKey, LeaseToken, MeterName, Name, NewEvent, NewRun, NewVersion,
+        PrincipalId, RunId, Schedule, SkillId, VersionId, Window, WorkerId,
+    };
+
+    fn skill(id: &str, revision: u64, last_seq: u64) -> Record {
+        let owner = PrincipalId::new("o").unwrap();
+        let doc = Skill::new(SkillId::new(id).unwrap(), owner, Name::new(id).unwrap());
+        Record::Skill(DefinitionRecord { doc: Arc::new(doc), revision: Revision(revision), last_seq })
+    }
+
+    fn version(of: &str, seq: u64) -> Record {
+        let owner = PrincipalId::new("o").unwrap();
+        let doc = Skill::new(SkillId::new(of).unwrap(), owner.clone(), Name::new(of).unwrap());
+        let id = VersionId::new(format!("{of}-{seq}")).unwrap();
+        let content = NewVersion::new(id, doc, owner, time::from_nanos(0));
+        Record::SkillVersion(Version { seq, content })
+    }
+
+    fn agent(id: &str, token: u64) -> Record {
+        let mut doc =
+            Agent::new(AgentId::new(id).unwrap(), PrincipalId::new("o").unwrap(), Name::new(id).unwrap());
+        let worker = WorkerId::new("w").unwrap();
+        let lease = Lease { worker, until: time::from_nanos(0), token: LeaseToken(token) };
+        doc.schedule = Some(Schedule { lease: Some(lease), ..Schedule::new("@daily", "", None) });
+        Record::Agent(DefinitionRecord { doc: Arc::new(doc), revision: Revision(1), last_seq: 0 })
+    }
+
+    fn account(caller: &str) -> Account {
+        Account::new(PrincipalId::new(caller).unwrap(), MeterName::new("usd").unwrap(), Window::default())
+    }
+
+    fn charge(caller: &str, key: &str) -> Record {
+        let key = ChargeKey::Key(IdempotencyKey::new(key).unwrap());
+        let charged = Charged { amount: Amount::ZERO, expires_at: 1 };
+        Record::Charge(ChargeRecord { account: account(caller), key, charged })
+    }
+
+    fn run(id: &str) -> Record {
+        let caller = PrincipalId::new("c").unwrap();
+        Record::Run(Run::started(NewRun::new(RunId::new(id).unwrap(), caller, time::from_nanos(0))))
+    }
+
+    fn event(run: &str, seq: u64) -> Record {
+        let content =
+            NewEvent { kind: "k".into(), at: time::from_nanos(0), payload: serde_json::Value::Null };
+        Record::Event(Event { run: RunId::new(run).unwrap(), seq, content })
+    }
+
+    fn whole() -> Vec<Record> {
+        vec![
+            Record::Counter(Counter { last: 9 }),
+            skill("a", 1, 3),
+            version("a", 1),
+            version("a", 3),
+            skill("b", 2, 0),
+            agent("a", 9),
+            Record::Account(AccountRecord { account: account("c"), ledger: Ledger::default() }),
+            charge("c", "k1"),
+            charge("c", "k2"),
+            run("r1"),
+            event("r1", 1),
+            event("r1", 2),
+            run("r2"),
+            event("r2", 1),
+        ]
+    }
+
+    fn check(records: &[Record]) -> Result<ImportReport> {
+        let mut check = ImportCheck::default();
+        records.iter().try_for_each(|record| check.check(record))?;
+        check.finish()
+    }
+
+    #[test]
+    fn a_whole_stream_passes_and_reads_back_from_json() {
+        assert_eq!(check(&whole()).unwrap().total(), 14);
+        for record in whole() {
+            let text = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
+        }
+    }
+
+    #[test]
+    fn any_two_records_swapped_or_one_doubled_are_refused() {
+        for at in 0..whole().len() {
+            let mut doubled = whole();
+            doubled.insert(at, doubled[at].clone());
+            assert!(check(&doubled).is_err(), "doubled {at}");
+            for other in at + 1..whole().len() {
+                let mut swapped = whole();
+                swapped.swap(at, other);
+                assert!(check(&swapped).is_err(), "swapped {at} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_store_could_hold_is_refused_with_its_place() {
+        let with = |at: usize, record: Record| {
+            let mut records = whole();
+            records[at] = record;
+            check(&records).unwrap_err().to_string()
+        };
+        assert!(
+            with(1, skill("a", 10, 3)).starts_with("invalid record 2 (skill): revision: 10"),
+            "counter is 9"
+        );
+        assert!(with(1, skill("a", 0, 3)).contains("revision: 0 is not between"));
+        assert!(with(3, version("a", 4)).starts_with("invalid record 4 (skill_version): seq: 4"));
+        assert!(with(3, version("b", 3)).contains("does not follow its parent"));
+        assert!(with(5, agent("a", 10)).contains("lease.token: 10"));
+        assert!(with(10, event("r1", 2)).contains("seq: 2 after 0"));
+        assert!(check(&[]).unwrap_err().to_string().contains("no counter"));
+        assert!(check(&whole()[1..]).unwrap_err().to_string().contains("counter comes first"));
+        let mut ended = whole();
+        let Record::Run(run) = &mut ended[9] else { panic!("a run") };
+        run.status = crate::RunStatus::Failed;
+        assert!(check(&ended).unwrap_err().to_string().contains("status"));
+    }
+}

@@ -125,3 +125,107 @@ pub fn distinct<T: Clone + Eq + std::hash::Hash>(field: &'static str, items: &[T
     let mut seen = std::collections::HashSet::new();
     Ok(items.iter().filter(|item| seen.insert(*item)).cloned().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ErrorKind, Lease, LeaseToken, Name, PrincipalId, Schedule, Skill, SkillId, WorkerId, time::from_nanos,
+    };
+
+    fn skill(schedule: Option<Schedule>) -> Skill {
+        let id = SkillId::new("s").unwrap();
+        Skill { schedule, ..Skill::new(id, PrincipalId::new("o").unwrap(), Name::new("n").unwrap()) }
+    }
+
+    fn ran(cron: &str, next: i64, last: i64) -> Schedule {
+        let worker = WorkerId::new("w").unwrap();
+        let lease = Lease { worker, until: from_nanos(99), token: LeaseToken(1) };
+        let last_run_at = Some(from_nanos(last));
+        Schedule { last_run_at, lease: Some(lease), ..Schedule::new(cron, "UTC", Some(from_nanos(next))) }
+    }
+
+    #[test]
+    fn expectations() {
+        let id = SkillId::new("s").unwrap();
+        let kind = |stored: Option<u64>, expect| {
+            check_expect::<Skill>(&id, stored.map(Revision), expect).err().map(|error| error.kind())
+        };
+        assert_eq!(kind(None, Expect::Any), None);
+        assert_eq!(kind(Some(3), Expect::Any), None);
+        assert_eq!(kind(None, Expect::Absent), None);
+        assert_eq!(kind(Some(3), Expect::Absent), Some(ErrorKind::AlreadyExists));
+        assert_eq!(kind(Some(3), Expect::Revision(Revision(3))), None);
+        assert_eq!(kind(Some(4), Expect::Revision(Revision(3))), Some(ErrorKind::Conflict));
+        assert_eq!(kind(None, Expect::Revision(Revision(3))), Some(ErrorKind::NotFound));
+        let delete = |stored: Option<u64>, expect| {
+            check_delete::<Skill>(&id, stored.map(Revision), expect).err().map(|error| error.kind())
+        };
+        assert_eq!(delete(None, Expect::Any), Some(ErrorKind::NotFound));
+        assert_eq!(delete(Some(1), Expect::Absent), Some(ErrorKind::InvalidInput));
+        assert_eq!(delete(Some(2), Expect::Revision(Revision(1))), Some(ErrorKind::Conflict));
+        assert_eq!(delete(Some(1), Expect::Any), None);
+    }
+
+    #[test]
+    fn a_save_of_the_same_times_keeps_the_run_state_whatever_the_copy_says() {
+        let stored = skill(Some(ran("daily", 10, 5)));
+        for copy in [ran("daily", 1, 2), Schedule::new("daily", "UTC", None)] {
+            let state = run_state_after_save(Some(&stored), &skill(Some(copy))).unwrap();
+            assert_eq!(state, ran("daily", 10, 5).run_state());
+        }
+    }
+
+    #[test]
+    fn a_save_of_other_times_takes_the_next_and_ends_the_lease() {
+        let stored = skill(Some(ran("daily", 10, 5)));
+        let mut zone = ran("daily", 20, 1);
+        zone.time_zone = "Europe/Madrid".into();
+        for changed in [ran("hourly", 20, 1), zone] {
+            let state = run_state_after_save(Some(&stored), &skill(Some(changed))).unwrap();
+            let expected =
+                RunState { next_run_at: Some(from_nanos(20)), last_run_at: Some(from_nanos(5)), lease: None };
+            assert_eq!(state, expected);
+        }
+        assert_eq!(run_state_after_save(Some(&stored), &skill(None)), None);
+    }
+
+    #[test]
+    fn a_new_schedule_brings_its_times_but_no_lease() {
+        for stored in [None, Some(skill(None))] {
+            let state = run_state_after_save(stored.as_ref(), &skill(Some(ran("daily", 10, 5)))).unwrap();
+            assert_eq!(state, RunState { lease: None, ..ran("daily", 10, 5).run_state() });
+        }
+    }
+
+    #[test]
+    fn taking_the_run_state_out_and_putting_it_in_is_the_document() {
+        let doc = skill(Some(ran("daily", 10, 5)));
+        let stored = without_run_state(&doc).into_owned();
+        assert_eq!(stored.schedule.as_ref().unwrap().run_state(), RunState::default());
+        assert_eq!(assemble(stored, doc.schedule.as_ref().unwrap().run_state()), doc);
+        assert!(matches!(without_run_state(&skill(None)), Cow::Borrowed(_)), "nothing to copy");
+    }
+
+    #[test]
+    fn pruning_keeps_the_newest_and_the_pinned() {
+        let versions = [(9, false), (7, true), (6, false), (5, true), (2, false)];
+        assert_eq!(prunable(versions, 2), [6, 2]);
+        assert_eq!(prunable(versions, 0), [9, 6, 2]);
+        assert_eq!(prunable(versions, 5), [0u64; 0]);
+    }
+
+    #[test]
+    fn counting_ends_with_an_error() {
+        assert_eq!(next_seq(0).unwrap(), 1);
+        assert!(next_seq(i64::MAX as u64).is_err());
+        assert!(next_seq(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn sizes_of_requests_are_checked() {
+        assert!(check_max(0).is_err() && check_max(MAX_PAGE + 1).is_err() && check_max(MAX_PAGE).is_ok());
+        assert_eq!(distinct("skills", &["b", "a", "b"]).unwrap(), ["b", "a"]);
+        assert!(distinct("skills", &vec![0; MAX_PAGE + 1]).is_err());
+    }
+}
