@@ -1,1 +1,3 @@
 //! The laws of store-api as a test suite that any engine can run
+
+pub mod tiny;
