@@ -1,0 +1,1 @@
+//! The redb engine: one file, pure Rust, one process
