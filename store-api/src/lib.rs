@@ -21,6 +21,7 @@ pub mod lease;
 pub mod page;
 pub mod rules;
 pub mod time;
+pub mod transfer;
 pub mod window;
 
 mod amount;
