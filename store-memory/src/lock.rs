@@ -1,0 +1,105 @@
+//! The lock around the state: many readers or one writer, each waiting only so long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{RwLock, RwLockWriteGuard};
+use store_api::{Error, Result};
+
+/// Into how many locks it is divided: enough that few threads share one, few enough that a writer takes them all
+/// in a fraction of a microsecond.
+const SHARDS: usize = 8;
+
+/// A read-write lock that is divided, so that readers on different threads do not write to the same memory: one
+/// counter that all readers touch makes two threads slower than one.
+///
+/// Each shard is a lock of its own with a reference to the value. A reader locks the shard of its thread. A writer
+/// locks all shards, in order, and takes the references out of them; the one that is left is the only one, so it
+/// may write. `None` in the shards means that the lock is closed.
+#[derive(Debug)]
+pub(crate) struct DividedLock<T> {
+    shards: [Shard<T>; SHARDS],
+    wait: Duration,
+}
+
+/// Alone on its cache lines (pairs of them, because processors fetch two).
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard<T>(RwLock<Option<Arc<T>>>);
+
+impl<T> DividedLock<T> {
+    /// A lock that waits up to `wait` before it is Busy.
+    pub(crate) fn new(value: T, wait: Duration) -> Self {
+        let value = Arc::new(value);
+        let shard = |_| Shard(RwLock::new(Some(Arc::clone(&value))));
+        DividedLock { shards: std::array::from_fn(shard), wait }
+    }
+
+    /// Runs `work` on the value, beside other readers.
+    pub(crate) fn read<R>(&self, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+        let Shard(shard) = &self.shards[shard_of_this_thread()];
+        let value = shard.try_read_for(self.wait).ok_or_else(|| self.busy())?;
+        work(value.as_deref().ok_or(Error::Closed)?)
+    }
+
+    /// Runs `work` on the value, alone. The lock is released also when `work` panics.
+    pub(crate) fn write<R>(&self, work: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
+        let mut alone = Alone::among(self.lock_all()?)?;
+        // Nobody else has a reference: readers borrow from the shards, which are locked and empty.
+        work(Arc::get_mut(&mut alone.value).ok_or_else(|| self.busy())?)
+    }
+
+    /// Drops the value: from now on the lock is closed.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.lock_all()?.iter_mut().for_each(|shard| **shard = None);
+        Ok(())
+    }
+
+    /// Locks all shards, always in the same order, so that two writers cannot hold each other up for ever.
+    fn lock_all(&self) -> Result<Vec<Locked<'_, T>>> {
+        let start = Instant::now();
+        let mut locked = Vec::with_capacity(SHARDS);
+        for Shard(shard) in &self.shards {
+            let left = self.wait.saturating_sub(start.elapsed());
+            locked.push(shard.try_write_for(left).ok_or_else(|| self.busy())?);
+        }
+        Ok(locked)
+    }
+
+    fn busy(&self) -> Error {
+        Error::Busy { waited: self.wait, holder: "another transaction, snapshot or export is running".into() }
+    }
+}
+
+type Locked<'a, T> = RwLockWriteGuard<'a, Option<Arc<T>>>;
+
+/// The only reference to the value, while all shards are locked and empty. Gives it back to them when it is dropped.
+struct Alone<'a, T> {
+    shards: Vec<Locked<'a, T>>,
+    value: Arc<T>,
+}
+
+impl<'a, T> Alone<'a, T> {
+    fn among(mut shards: Vec<Locked<'a, T>>) -> Result<Self> {
+        let last = shards.iter_mut().filter_map(|shard| shard.take()).last();
+        Ok(Alone { value: last.ok_or(Error::Closed)?, shards })
+    }
+}
+
+impl<T> Drop for Alone<'_, T> {
+    fn drop(&mut self) {
+        for shard in &mut self.shards {
+            **shard = Some(Arc::clone(&self.value));
+        }
+    }
+}
+
+/// Threads take the shards in turn as they come.
+fn shard_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+    }
+    MINE.with(|mine| *mine)
+}
