@@ -1,0 +1,361 @@
+//! Run audit: runs and their events.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use rusqlite::types::Value;
+use rusqlite::{Row, params, params_from_iter};
+use store_api::audit::{self, Summing};
+use store_api::{
+    AuditStore, Entity, Error, Event, Finish, GroupBy, List, NewEvent, NewRun, Page, PageRequest,
+    PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, RunStatus, SkillId, SummaryRow, rules, time,
+};
+use store_api::{json, page::MAX_PAGE};
+
+use crate::sums;
+use crate::tx::{Tx, column, next, start, text};
+
+/// Where a run stands in the order of every list of runs.
+type Position = (i64, String);
+
+fn key(id: &str) -> String {
+    format!("runs/{id}")
+}
+
+fn not_found(id: &RunId) -> Error {
+    Error::not_found(Entity::Run, id.as_str())
+}
+
+/// A run from the columns `id, sum, doc`.
+pub(crate) fn read_run(row: &Row<'_>) -> Result<Run> {
+    let (id, doc) = (text(row, 0)?, text(row, 2)?);
+    sums::check(|| key(id), column(row, 1)?, sums::run(id, doc))?;
+    json::decode(|| key(id), doc)
+}
+
+/// An event from the columns `run, seq, kind, at, sum, payload`.
+pub(crate) fn read_event(row: &Row<'_>) -> Result<Event> {
+    let (run, kind, payload) = (text(row, 0)?, text(row, 2)?, text(row, 5)?);
+    let (seq, at): (i64, i64) = (column(row, 1)?, column(row, 3)?);
+    let what = || format!("events/{run}/{seq}");
+    sums::check(what, column(row, 4)?, sums::event(run, seq, kind, at, payload))?;
+    let run = RunId::new(run).map_err(|e| sums::damaged(what, &e))?;
+    let payload = json::decode(what, payload)?;
+    let content = NewEvent { kind: kind.to_owned(), at: time::from_nanos(at), payload };
+    Ok(Event { run, seq: seq.cast_unsigned(), content })
+}
+
+/// The columns that are derived from a run's document: what writes store and `verify` compares.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Derived {
+    pub(crate) parent: Option<String>,
+    pub(crate) skill: Option<String>,
+    pub(crate) agent: Option<String>,
+    pub(crate) caller: String,
+    pub(crate) channel: Option<String>,
+    pub(crate) status: String,
+    pub(crate) started_at: i64,
+    pub(crate) finished_at: Option<i64>,
+}
+
+impl Derived {
+    pub(crate) fn of(run: &Run) -> Result<Self> {
+        let finished_at = run.finish.as_ref().map(|finish| time::nanos("finished_at", finish.finished_at));
+        Ok(Derived {
+            parent: run.parent.as_ref().map(ToString::to_string),
+            skill: run.skill.as_ref().map(ToString::to_string),
+            agent: run.agent.as_ref().map(ToString::to_string),
+            caller: run.caller.to_string(),
+            channel: run.channel.as_ref().map(ToString::to_string),
+            status: run.status.to_string(),
+            started_at: time::nanos("started_at", run.started_at)?,
+            finished_at: finished_at.transpose()?,
+        })
+    }
+}
+
+/// A query for runs: the conditions that narrow it, each bound.
+struct Narrowed {
+    conditions: String,
+    params: Vec<Value>,
+}
+
+impl Narrowed {
+    /// Every part of a filter narrows. Only the first of them may choose the index: each index ends in the order of
+    /// the list, and the planner, which has no statistics, would otherwise guess. (`+` takes a column out of its
+    /// consideration.)
+    fn by(filter: &RunFilter) -> Result<Self> {
+        let mut query = Narrowed { conditions: " WHERE true".to_owned(), params: Vec::new() };
+        let wanted = [
+            (filter.skill.as_ref().map(ToString::to_string), " AND skill = ?", " AND +skill = ?"),
+            (filter.agent.as_ref().map(ToString::to_string), " AND agent = ?", " AND +agent = ?"),
+            (filter.channel.as_ref().map(ToString::to_string), " AND channel = ?", " AND +channel = ?"),
+            (filter.caller.as_ref().map(ToString::to_string), " AND caller = ?", " AND +caller = ?"),
+            (filter.status.map(|status| status.to_string()), " AND status = ?", " AND +status = ?"),
+        ];
+        let mut indexed = false;
+        for (value, by_index, by_row) in wanted {
+            let Some(value) = value else { continue };
+            query.add(if indexed { by_row } else { by_index }, [value.into()]);
+            indexed = true;
+        }
+        if filter.top_level {
+            query.add(if indexed { " AND +parent IS NULL" } else { " AND parent IS NULL" }, []);
+        }
+        if let Some(from) = filter.from {
+            query.add(" AND started_at >= ?", [time::nanos("from", from)?.into()]);
+        }
+        Ok(query)
+    }
+
+    fn add<const N: usize>(&mut self, condition: &str, params: [Value; N]) {
+        self.conditions.push_str(condition);
+        self.params.extend(params);
+    }
+
+    /// Newest first, after `position` and before `to`: both are bounds from above, so the lower one is enough.
+    fn newest_first(mut self, position: Option<Position>, to: Option<DateTime<Utc>>) -> Result<Self> {
+        // No id is empty, so this position lies after all runs that started at `to` and before all older ones.
+        let to = to.map(|to| Ok::<_, Error>((time::nanos("to", to)?, String::new()))).transpose()?;
+        if let Some((at, id)) = [position, to].into_iter().flatten().min() {
+            self.add(" AND (started_at, id) < (?, ?)", [at.into(), id.into()]);
+        }
+        self.conditions.push_str(" ORDER BY started_at DESC, id DESC");
+        Ok(self)
+    }
+
+    fn sql(&self) -> String {
+        format!("SELECT id, sum, doc FROM runs{}", self.conditions)
+    }
+}
+
+impl Tx<'_> {
+    fn find_run(&self, id: &RunId) -> Result<Option<Run>> {
+        self.first("SELECT id, sum, doc FROM runs WHERE id = ?1", [id.as_str()], read_run)
+    }
+
+    fn run_exists(&self, id: &RunId) -> Result<bool> {
+        self.any("SELECT 1 FROM runs WHERE id = ?1", [id.as_str()])
+    }
+
+    pub(crate) fn insert_run(&self, run: &Run) -> Result<()> {
+        let doc = json::encode(run)?;
+        let derived = Derived::of(run)?;
+        let sql = "INSERT INTO runs (id, parent, skill, agent, caller, channel, status, started_at, finished_at, \
+                   sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let params = params![
+            run.id.as_str(),
+            derived.parent,
+            derived.skill,
+            derived.agent,
+            derived.caller,
+            derived.channel,
+            derived.status,
+            derived.started_at,
+            derived.finished_at,
+            sums::run(run.id.as_str(), &doc),
+            doc,
+        ];
+        self.execute(sql, params).map(drop)
+    }
+
+    /// Stores a run that has finished; what was recorded at its start never changes.
+    fn store_finished(&self, run: &Run) -> Result<()> {
+        let doc = json::encode(run)?;
+        let derived = Derived::of(run)?;
+        let sql = "UPDATE runs SET status = ?2, finished_at = ?3, sum = ?4, doc = ?5 WHERE id = ?1";
+        let sum = sums::run(run.id.as_str(), &doc);
+        let params = params![run.id.as_str(), derived.status, derived.finished_at, sum, doc];
+        self.execute(sql, params).map(drop)
+    }
+
+    fn finish(&self, id: &RunId, finish: &Finish) -> Result<Run> {
+        let run = self.find_run(id)?.ok_or_else(|| not_found(id))?;
+        match run.finished(finish)? {
+            None => Ok(run),
+            Some(finished) => {
+                self.store_finished(&finished)?;
+                Ok(finished)
+            }
+        }
+    }
+
+    pub(crate) fn insert_event(&self, run: &RunId, seq: u64, event: &NewEvent) -> Result<()> {
+        let payload = json::encode(&event.payload)?;
+        let (seq, at) = (seq.cast_signed(), time::nanos("at", event.at)?);
+        let sum = sums::event(run.as_str(), seq, &event.kind, at, &payload);
+        let sql = "INSERT INTO events (run, seq, kind, at, sum, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.execute(sql, params![run.as_str(), seq, event.kind, at, sum, payload]).map(drop)
+    }
+
+    /// A page of the runs that a query gives, of those that `matches` lets through.
+    fn page_of_runs(
+        &self,
+        list: List,
+        query: Narrowed,
+        page: &PageRequest,
+        matches: impl Fn(&Run) -> bool,
+    ) -> Result<Page<Arc<Run>>> {
+        let sql = query.sql();
+        let found = self.take(&sql, params_from_iter(query.params), page.limit() + 1, |row| {
+            let run = read_run(row)?;
+            let position = (time::nanos("started_at", run.started_at)?, run.id.to_string());
+            Ok(matches(&run).then(|| (position, Arc::new(run))))
+        })?;
+        Page::cut(list, page, found)
+    }
+
+    /// The ids of all runs that running ones need, found by looking at one run at a time.
+    fn needed(&self) -> Result<std::collections::HashSet<RunId>> {
+        let mut statement = self.statement("SELECT id, sum, doc FROM runs WHERE status = 'running'")?;
+        let mut rows = start(&mut statement, [])?;
+        let mut failure = None;
+        let running = std::iter::from_fn(|| {
+            let run = next(&mut rows).and_then(|row| row.map(read_run).transpose());
+            run.map_err(|error| failure = Some(error)).ok().flatten().map(Arc::new)
+        });
+        let needed = audit::needed(running, |id| Ok(self.find_run(id)?.map(Arc::new)))?;
+        failure.map_or(Ok(needed), Err)
+    }
+
+    fn delete_run(&self, id: &RunId) -> Result<u64> {
+        let events = self.execute("DELETE FROM events WHERE run = ?1", [id.as_str()])?;
+        self.execute("DELETE FROM runs WHERE id = ?1", [id.as_str()])?;
+        Ok(events as u64)
+    }
+
+    fn count_events(&self, id: &RunId) -> Result<u64> {
+        let sql = "SELECT count(*) FROM events WHERE run = ?1";
+        let found = self.first(sql, [id.as_str()], |row| column::<i64>(row, 0))?;
+        Ok(found.unwrap_or_default().cast_unsigned())
+    }
+}
+
+impl AuditStore for Tx<'_> {
+    fn start_run(&self, run: &NewRun) -> Result<Arc<Run>> {
+        run.validate()?;
+        if self.run_exists(&run.id)? {
+            return Err(Error::already_exists(Entity::Run, "id", run.id.as_str()));
+        }
+        let run = Run::started(run.clone());
+        self.insert_run(&run)?;
+        Ok(Arc::new(run))
+    }
+
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+        finish.validate()?;
+        self.finish(id, finish).map(Arc::new)
+    }
+
+    fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64> {
+        event.validate()?;
+        if !self.run_exists(run)? {
+            return Err(not_found(run));
+        }
+        let sql = "SELECT max(seq) FROM events WHERE run = ?1";
+        let last = self.first(sql, [run.as_str()], |row| column::<Option<i64>>(row, 0))?.flatten();
+        let seq = rules::next_seq(last.unwrap_or_default().cast_unsigned())?;
+        self.insert_event(run, seq, event)?;
+        Ok(seq)
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<Arc<Run>>> {
+        Ok(self.find_run(id)?.map(Arc::new))
+    }
+
+    fn events(&self, run: &RunId, page: &PageRequest) -> Result<Page<Arc<Event>>> {
+        let after: i64 = page.position(List::Events)?.unwrap_or_default();
+        let sql =
+            "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq";
+        let found = self.take(sql, params![run.as_str(), after], page.limit() + 1, |row| {
+            let event = read_event(row)?;
+            Ok(Some((event.seq, Arc::new(event))))
+        })?;
+        Page::cut(List::Events, page, found)
+    }
+
+    fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {
+        let position: Option<Position> = page.position(List::Runs)?;
+        filter.validate()?;
+        let query = Narrowed::by(filter)?.newest_first(position, filter.to)?;
+        self.page_of_runs(List::Runs, query, page, |run| filter.matches(run))
+    }
+
+    fn children(&self, id: &RunId, page: &PageRequest) -> Result<Page<Arc<Run>>> {
+        let position: Option<Position> = page.position(List::Children)?;
+        let mut query = Narrowed::by(&RunFilter::default())?;
+        query.add(" AND parent = ?", [id.to_string().into()]);
+        let query = query.newest_first(position, None)?;
+        self.page_of_runs(List::Children, query, page, |run| run.parent.as_ref() == Some(id))
+    }
+
+    fn ancestors(&self, id: &RunId) -> Result<Vec<Arc<Run>>> {
+        audit::ancestors(id, |id| Ok(self.find_run(id)?.map(Arc::new)))
+    }
+
+    fn last_run_of(&self, skills: &[SkillId]) -> Result<Vec<Arc<Run>>> {
+        let sql = "SELECT id, sum, doc FROM runs WHERE skill = ?1 ORDER BY started_at DESC, id DESC LIMIT 1";
+        let mut found = Vec::new();
+        for skill in rules::distinct("skills", skills)? {
+            found.extend(self.first(sql, [skill.as_str()], read_run)?.map(Arc::new));
+        }
+        Ok(found)
+    }
+
+    fn summary(&self, filter: &RunFilter, group_by: GroupBy, page: &PageRequest) -> Result<Page<SummaryRow>> {
+        page.position::<Option<String>>(List::Summary)?;
+        filter.validate()?;
+        let query = Narrowed::by(filter)?.newest_first(None, filter.to)?;
+        let mut summing = Summing::new(filter, group_by);
+        let sql = query.sql();
+        self.each(&sql, params_from_iter(query.params), |row| {
+            summing.add(&read_run(row)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        summing.page(page)
+    }
+
+    fn abandon_stale(&self, before: DateTime<Utc>, now: DateTime<Utc>, max: usize) -> Result<Vec<RunId>> {
+        rules::check_max(max)?;
+        let before = time::nanos("before", before)?;
+        time::nanos("now", now)?;
+        let sql = "SELECT id, sum, doc FROM runs WHERE status = 'running' AND started_at < ?1 \
+                   ORDER BY started_at, id";
+        let stale = self.take(sql, [before], max, |row| {
+            let run = read_run(row)?;
+            Ok((run.status == RunStatus::Running).then(|| run.id.clone()))
+        })?;
+        let finish = Finish::new(RunOutcome::Abandoned, now);
+        stale.iter().try_for_each(|id| self.finish(id, &finish).map(drop))?;
+        Ok(stale)
+    }
+
+    fn purge_before(&self, before: DateTime<Utc>, dry_run: bool) -> Result<PurgeReport> {
+        let nanos = time::nanos("before", before)?;
+        let needed = self.needed()?;
+        let mut report = PurgeReport::default();
+        // By pages of ids, so that no query is open on the table while rows leave it.
+        let sql = "SELECT id FROM runs WHERE id > ?1 AND finished_at < ?2 ORDER BY id";
+        let mut after = String::new();
+        loop {
+            let ids = self.take(sql, params![after, nanos], MAX_PAGE, |row| {
+                let id = text(row, 0)?;
+                RunId::new(id).map(Some).map_err(|e| sums::damaged(|| key(id), &e))
+            })?;
+            let Some(last) = ids.last() else { return Ok(report) };
+            after = last.to_string();
+            for id in &ids {
+                if !self.find_run(id)?.is_some_and(|run| audit::is_purgeable(&run, before)) {
+                    continue;
+                }
+                if needed.contains(id) {
+                    report.kept += 1;
+                    continue;
+                }
+                report.runs += 1;
+                report.events += if dry_run { self.count_events(id)? } else { self.delete_run(id)? };
+            }
+        }
+    }
+}

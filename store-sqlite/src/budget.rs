@@ -1,0 +1,199 @@
+//! Budgets: a ledger for each account, and the charges that were made under a key.
+
+use std::ops::ControlFlow;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Row, params};
+use store_api::budget::{AccountKey, ChargeKey, Charged, Charging};
+use store_api::json;
+use store_api::{
+    Account, AccountUsage, Amount, BudgetStore, Charge, Entity, Error, Ledger, List, Page, PageRequest,
+    Reservation, ReservationId, Result, Usage, time,
+};
+
+use crate::sums;
+use crate::tx::{Tx, column, text};
+
+fn account_name((caller, meter, window): &AccountKey) -> String {
+    format!("accounts/{caller}/{meter}/{window}")
+}
+
+/// An account from the columns `caller, meter, window, sum, ledger`.
+pub(crate) fn read_account(row: &Row<'_>) -> Result<(AccountKey, Account, Ledger)> {
+    let key = (text(row, 0)?.to_owned(), text(row, 1)?.to_owned(), text(row, 2)?.to_owned());
+    let what = || account_name(&key);
+    let ledger = text(row, 4)?;
+    sums::check(what, column(row, 3)?, sums::account(&key, ledger))?;
+    let account = Account::from_key(&key).map_err(|e| sums::damaged(what, &e))?;
+    let ledger = json::decode(what, ledger)?;
+    Ok((key, account, ledger))
+}
+
+/// A charge of `account` from the columns `key, amount, expires_at, sum`.
+pub(crate) fn read_charge(account: &AccountKey, row: &Row<'_>) -> Result<(ChargeKey, Charged)> {
+    let key = text(row, 0)?;
+    let what = || format!("{}/charges/{key}", account_name(account));
+    let amount: i64 = column(row, 1)?;
+    let amount = Amount::from_micros(amount.cast_unsigned()).map_err(|e| sums::damaged(what, &e))?;
+    let charged = Charged { amount, expires_at: column(row, 2)? };
+    sums::check(what, column(row, 3)?, sums::charge(account, key, &charged))?;
+    Ok((ChargeKey::from_text(key).map_err(|e| sums::damaged(what, &e))?, charged))
+}
+
+impl Tx<'_> {
+    fn ledger(&self, key: &AccountKey) -> Result<Option<Ledger>> {
+        let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
+                   WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
+        let found = self.first(sql, params![key.0, key.1, key.2], read_account)?;
+        Ok(found.map(|(_, _, ledger)| ledger))
+    }
+
+    pub(crate) fn put_ledger(&self, key: &AccountKey, ledger: &Ledger) -> Result<()> {
+        let ledger = json::encode(ledger)?;
+        let sql = "INSERT INTO accounts (caller, meter, \"window\", sum, ledger) VALUES (?1, ?2, ?3, ?4, ?5) \
+                   ON CONFLICT (caller, meter, \"window\") DO UPDATE SET sum = ?4, ledger = ?5";
+        let sum = sums::account(key, &ledger);
+        self.execute(sql, params![key.0, key.1, key.2, sum, ledger]).map(drop)
+    }
+
+    fn charged(&self, account: &AccountKey, key: &ChargeKey) -> Result<Option<Charged>> {
+        let sql = "SELECT key, amount, expires_at, sum FROM charges \
+                   WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND key = ?4";
+        let found = self.first(sql, params![account.0, account.1, account.2, key.as_text()], |row| {
+            read_charge(account, row)
+        })?;
+        Ok(found.map(|(_, charged)| charged))
+    }
+
+    pub(crate) fn put_charge(&self, account: &AccountKey, key: &ChargeKey, charged: &Charged) -> Result<()> {
+        let key = key.as_text();
+        let sql = "INSERT INTO charges (caller, meter, \"window\", key, amount, expires_at, sum) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+                   ON CONFLICT (caller, meter, \"window\", key) DO UPDATE SET amount = ?5, expires_at = ?6, sum = ?7";
+        let amount = charged.amount.micros().cast_signed();
+        let sum = sums::charge(account, &key, charged);
+        let params = params![account.0, account.1, account.2, key, amount, charged.expires_at, sum];
+        self.execute(sql, params).map(drop)
+    }
+
+    /// Stores what a charge came to.
+    fn settle_up(
+        &self,
+        account: &AccountKey,
+        ledger: &Ledger,
+        key: Option<&ChargeKey>,
+        charging: Charging,
+    ) -> Result<Usage> {
+        let (usage, charged, forget) = match charging {
+            Charging::Replayed(usage) => return Ok(usage),
+            Charging::Made { usage, charged, forget } => (usage, charged, forget),
+        };
+        self.put_ledger(account, ledger)?;
+        let sql =
+            "DELETE FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4";
+        self.execute(sql, params![account.0, account.1, account.2, forget])?;
+        if let Some(key) = key {
+            self.put_charge(account, key, &charged)?;
+        }
+        Ok(usage)
+    }
+
+    fn charge(&self, charge: &Charge, limit: Option<Amount>, now: DateTime<Utc>) -> Result<Usage> {
+        let account = charge.account.key();
+        let mut ledger = self.ledger(&account)?.unwrap_or_default();
+        let key = charge.key.clone().map(ChargeKey::Key);
+        let prior = key.as_ref().map(|key| self.charged(&account, key)).transpose()?.flatten();
+        let keyed = key.as_ref().map(|key| (key, prior));
+        let charging = ledger.charge(&charge.account.meter.window, charge.amount, keyed, limit, now)?;
+        self.settle_up(&account, &ledger, key.as_ref(), charging)
+    }
+}
+
+impl BudgetStore for Tx<'_> {
+    fn usage(&self, account: &Account, now: DateTime<Utc>) -> Result<Usage> {
+        self.ledger(&account.key())?.unwrap_or_default().usage(&account.meter.window, now)
+    }
+
+    fn add(&self, charge: &Charge, now: DateTime<Utc>) -> Result<Usage> {
+        self.charge(charge, None, now)
+    }
+
+    fn admit(&self, charge: &Charge, limit: Amount, now: DateTime<Utc>) -> Result<Usage> {
+        self.charge(charge, Some(limit), now)
+    }
+
+    fn reserve(&self, reservation: &Reservation, limit: Amount, now: DateTime<Utc>) -> Result<Usage> {
+        let account = reservation.account.key();
+        let mut ledger = self.ledger(&account)?.unwrap_or_default();
+        let usage = ledger.reserve(reservation, limit, now)?;
+        self.put_ledger(&account, &ledger)?;
+        Ok(usage)
+    }
+
+    fn settle(
+        &self,
+        account: &Account,
+        id: &ReservationId,
+        actual: Amount,
+        now: DateTime<Utc>,
+    ) -> Result<Usage> {
+        let key = account.key();
+        let mut ledger = self.ledger(&key)?.unwrap_or_default();
+        let reservation = ChargeKey::Reservation(id.clone());
+        let prior = self.charged(&key, &reservation)?;
+        let charging = ledger.settle(&account.meter.window, id, prior, actual, now)?;
+        self.settle_up(&key, &ledger, Some(&reservation), charging)
+    }
+
+    fn release(&self, account: &Account, id: &ReservationId, now: DateTime<Utc>) -> Result<Usage> {
+        let key = account.key();
+        let mut ledger = self.ledger(&key)?.unwrap_or_default();
+        let usage = ledger.release(&account.meter.window, id, now)?;
+        self.put_ledger(&key, &ledger)?;
+        Ok(usage)
+    }
+
+    fn reservations(&self, account: &Account, now: DateTime<Utc>) -> Result<Vec<Reservation>> {
+        self.ledger(&account.key())?.unwrap_or_default().reservations(account, now)
+    }
+
+    fn accounts(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<AccountUsage>> {
+        let (caller, meter, window) = page.position::<AccountKey>(List::Accounts)?.unwrap_or_default();
+        time::nanos("now", now)?;
+        let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
+                   WHERE (caller, meter, \"window\") > (?1, ?2, ?3) ORDER BY caller, meter, \"window\"";
+        let found = self.take(sql, params![caller, meter, window], page.limit() + 1, |row| {
+            let (key, account, ledger) = read_account(row)?;
+            let usage = ledger.usage(&account.meter.window, now)?;
+            Ok(Some((key, AccountUsage { account, usage })))
+        })?;
+        Page::cut(List::Accounts, page, found)
+    }
+
+    fn reset(&self, account: &Account) -> Result<()> {
+        let (caller, meter, window) = account.key();
+        let sql = "DELETE FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
+        self.execute(sql, params![caller, meter, window])?;
+        let sql = "DELETE FROM accounts WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
+        match self.execute(sql, params![caller, meter, window])? {
+            0 => Err(Error::not_found(Entity::Account, account.to_string())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// Shows every charge of an account to `see`, by key.
+    pub(crate) fn each_charge(
+        &self,
+        account: &AccountKey,
+        mut see: impl FnMut(Result<(ChargeKey, Charged)>) -> Result<()>,
+    ) -> Result<()> {
+        let sql = "SELECT key, amount, expires_at, sum FROM charges \
+                   WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 ORDER BY key";
+        self.each(sql, params![account.0, account.1, account.2], |row| {
+            see(read_charge(account, row))?;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! Connections: opened one way, with every setting said out loud, because builds of SQLite differ in their defaults.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags};
+use store_api::{Durability, Error, Result};
+
+use crate::{Options, error, migrations};
+
+/// The oldest SQLite that is safe: before it, a commit could be lost when several connections write to one WAL.
+const OLDEST_LIBRARY: i32 = 3_051_003;
+
+/// How many prepared statements a connection keeps: more than there are in this crate, filters included.
+const STATEMENTS: usize = 256;
+
+/// The largest row, in bytes. A record may weigh 16 MiB before JSON escapes it, which takes up to six times that;
+/// versions and finished runs hold two such parts.
+const LARGEST_ROW: i32 = 256 * 1024 * 1024;
+
+/// How long to sleep before asking again for a lock that SQLite does not wait for by itself.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The settings of every connection.
+///
+/// - `page_size` counts when the file is created: documents of 2 KB fill pages of 8 KB better than smaller ones.
+/// - The file is not mapped into memory: a failing disk must give an error, not a signal that ends the host.
+/// - The WAL is copied back after 8 MB of it, and cut when it has grown beyond 64 MB.
+const SETTINGS: &str = "
+    PRAGMA page_size = 8192;
+    PRAGMA encoding = 'UTF-8';
+    PRAGMA foreign_keys = ON;
+    PRAGMA recursive_triggers = OFF;
+    PRAGMA trusted_schema = OFF;
+    PRAGMA cell_size_check = ON;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA cache_size = -16384;
+    PRAGMA mmap_size = 0;
+    PRAGMA wal_autocheckpoint = 1000;
+    PRAGMA journal_size_limit = 67108864;
+";
+
+/// Refuses a library that may lose commits.
+///
+/// # Errors
+/// `Unsupported`.
+pub(crate) fn check_library() -> Result<()> {
+    if rusqlite::version_number() >= OLDEST_LIBRARY {
+        return Ok(());
+    }
+    let operation = format!("SQLite {}: versions before 3.51.3 may lose commits", rusqlite::version());
+    Err(Error::Unsupported { operation: operation.into() })
+}
+
+/// Opens the connection that writes, and brings the schema up to date. The file exists.
+pub(crate) fn open_writer(path: &Path, options: &Options) -> Result<Connection> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
+    let timeout = options.busy_timeout;
+    retry_while_busy(timeout, || migrations::run(&connection, timeout))?;
+    retry_while_busy(timeout, || switch_to_wal(&connection))?;
+    Ok(connection)
+}
+
+/// Opens a connection that reads.
+pub(crate) fn open_reader(path: &Path, options: &Options) -> Result<Connection> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options)?;
+    let forbid = connection.execute_batch("PRAGMA query_only = ON");
+    forbid.map_err(|e| error::sqlite("setting up a connection", e))?;
+    Ok(connection)
+}
+
+fn open(path: &Path, access: OpenFlags, options: &Options) -> Result<Connection> {
+    let flags = access
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let start = Instant::now();
+    let set_up = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        configure(&connection, options)?;
+        Ok(connection)
+    };
+    set_up().map_err(|e| error::waited_since(start, error::sqlite("opening the database", e)))
+}
+
+fn configure(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
+    connection.busy_timeout(options.busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST_ROW)?;
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    connection.execute_batch(SETTINGS)?;
+    connection.execute_batch(match options.durability {
+        Durability::PowerLoss => "PRAGMA synchronous = FULL",
+        Durability::Process | Durability::Memory => "PRAGMA synchronous = NORMAL",
+    })
+}
+
+fn switch_to_wal(connection: &Connection) -> Result<()> {
+    let mode = connection.query_one("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
+    let mode = mode.map_err(|e| error::sqlite("switching to write-ahead logging", e))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    let operation = format!("a file system where SQLite's journal mode stays {mode:?}");
+    Err(Error::Unsupported { operation: operation.into() })
+}
+
+/// Asks again while the answer is Busy. SQLite gives it at once, whatever its timeout, where waiting could end in a
+/// deadlock: when several processes create one file, or switch it to WAL.
+fn retry_while_busy<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match ask() {
+            Err(Error::Busy { .. }) if start.elapsed() < timeout => std::thread::sleep(PAUSE),
+            answer => return answer.map_err(|e| error::waited_since(start, e)),
+        }
+    }
+}

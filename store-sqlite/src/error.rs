@@ -1,0 +1,71 @@
+//! What SQLite and the system report, as the errors of the contract: the one place where they are translated.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::ErrorCode;
+use store_api::{Error, Outcome};
+
+/// What a failure of SQLite means. Never a refusal: every failure here dooms the transaction that it happens in,
+/// because SQLite may have undone the whole of it.
+///
+/// A constraint that fails is a fault of ours or of the file: every rule is checked before a write, and writers
+/// follow one another.
+pub(crate) fn sqlite(doing: &'static str, error: rusqlite::Error) -> Error {
+    use rusqlite::Error as E;
+    match &error {
+        E::SqliteFailure(failure, message) => {
+            let detail = || message.clone().unwrap_or_else(|| failure.to_string());
+            match failure.code {
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => busy(Duration::ZERO, ANOTHER_PROCESS),
+                // A file that is no database was refused before SQLite saw it; here it has become none.
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                    Error::corrupt("database file", detail())
+                }
+                ErrorCode::DiskFull | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted => {
+                    backend(doing, true, error)
+                }
+                _ => backend(doing, false, error),
+            }
+        }
+        E::FromSqlConversionFailure(..)
+        | E::IntegralValueOutOfRange(..)
+        | E::Utf8Error(..)
+        | E::InvalidColumnType(..) => Error::corrupt("database row", error.to_string()),
+        _ => backend(doing, false, error),
+    }
+}
+
+fn backend(doing: &'static str, retryable: bool, error: rusqlite::Error) -> Error {
+    Error::Backend { doing: doing.into(), outcome: Outcome::NotApplied, retryable, source: Arc::new(error) }
+}
+
+/// What a failure of the system means.
+pub(crate) fn io(doing: impl Into<Cow<'static, str>>, error: std::io::Error) -> Error {
+    Error::backend(doing, error)
+}
+
+/// Who holds the store, when it is not this process.
+pub(crate) const ANOTHER_PROCESS: &str = "another process uses the file";
+
+/// `Busy` after waiting for `holder`.
+pub(crate) fn busy(waited: Duration, holder: &'static str) -> Error {
+    Error::Busy { waited, holder: holder.into() }
+}
+
+/// The same error; a `Busy` says how long the caller has waited since `start`.
+pub(crate) fn waited_since(start: Instant, error: Error) -> Error {
+    match error {
+        Error::Busy { holder, .. } => Error::Busy { waited: start.elapsed(), holder },
+        other => other,
+    }
+}
+
+/// The transaction is gone although nobody ended it: SQLite undoes it by itself after some failures.
+pub(crate) fn undone_by_sqlite() -> Error {
+    Error::backend(
+        "going on with a transaction",
+        std::io::Error::other("SQLite has undone it after a failure"),
+    )
+}

@@ -1,0 +1,127 @@
+//! The record stream: everything that the store holds, out and in, one record in memory at a time.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rusqlite::params;
+use store_api::{
+    AccountRecord, Agent, ChargeRecord, CheckpointRecord, Counter, Definition, DefinitionRecord, EngineTx,
+    Error, Record, Result, RunId, Skill, Version,
+};
+
+use crate::catalog::{self, Found};
+use crate::tx::Tx;
+use crate::{audit, budget, checkpoint, versions};
+
+const GO_ON: ControlFlow<()> = ControlFlow::Continue(());
+
+type Sink<'s> = dyn FnMut(Record) -> Result<()> + 's;
+
+impl Tx<'_> {
+    fn export_definitions<D: Definition>(&self, sink: &mut Sink<'_>) -> Result<()> {
+        let sql = concat!("SELECT ", catalog::columns!(), " FROM definitions d WHERE kind = ?1 ORDER BY id");
+        self.each(sql, [D::KIND.code()], |row| {
+            let Found { doc, revision, last_seq } = Found::<D>::read(row)?;
+            let id = doc.id().clone();
+            sink(D::record(DefinitionRecord { doc: Arc::new(doc), revision, last_seq }))?;
+            self.export_versions::<D>(&id, sink)?;
+            Ok(GO_ON)
+        })
+    }
+
+    fn export_versions<D: Definition>(&self, id: &D::Id, sink: &mut Sink<'_>) -> Result<()> {
+        let columns = versions::COLUMNS;
+        let sql = format!("SELECT {columns} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq");
+        self.each(&sql, params![D::KIND.code(), id.as_ref()], |row| {
+            sink(D::version_record(versions::read(row)?))?;
+            Ok(GO_ON)
+        })
+    }
+
+    fn export_accounts(&self, sink: &mut Sink<'_>) -> Result<()> {
+        let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
+                   ORDER BY caller, meter, \"window\"";
+        self.each(sql, [], |row| {
+            let (key, account, ledger) = budget::read_account(row)?;
+            sink(Record::Account(AccountRecord { account: account.clone(), ledger }))?;
+            self.each_charge(&key, |charge| {
+                let (key, charged) = charge?;
+                sink(Record::Charge(ChargeRecord { account: account.clone(), key, charged }))
+            })?;
+            Ok(GO_ON)
+        })
+    }
+
+    fn export_runs(&self, sink: &mut Sink<'_>) -> Result<()> {
+        self.each("SELECT id, sum, doc FROM runs ORDER BY id", [], |row| {
+            let run = audit::read_run(row)?;
+            let id = run.id.clone();
+            sink(Record::Run(run))?;
+            self.export_events(&id, sink)?;
+            Ok(GO_ON)
+        })
+    }
+
+    fn export_events(&self, run: &RunId, sink: &mut Sink<'_>) -> Result<()> {
+        let sql = "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 ORDER BY seq";
+        self.each(sql, [run.as_str()], |row| {
+            sink(Record::Event(audit::read_event(row)?))?;
+            Ok(GO_ON)
+        })
+    }
+
+    fn export_checkpoints(&self, sink: &mut Sink<'_>) -> Result<()> {
+        let sql = concat!("SELECT ", checkpoint::columns!(), " FROM checkpoints ORDER BY run");
+        self.each(sql, [], |row| {
+            let found = checkpoint::read(row)?;
+            sink(Record::Checkpoint(CheckpointRecord { checkpoint: found.checkpoint, lease: found.lease }))?;
+            Ok(GO_ON)
+        })
+    }
+
+    fn put_definition_record<D: Definition>(&self, record: &DefinitionRecord<D>) -> Result<()> {
+        let doc = &*record.doc;
+        self.check_unique(doc)?;
+        let state = doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
+        self.put_definition(doc, record.revision, record.last_seq, &state)?;
+        self.put_facets(doc.id(), None, Some(doc))
+    }
+
+    fn put_version<D: Definition>(&self, version: &Version<D>) -> Result<()> {
+        self.check_version_id(&version.id)?;
+        self.insert_version(version.seq, &version.content).map(drop)
+    }
+}
+
+impl EngineTx for Tx<'_> {
+    fn export(&self, sink: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+        sink(Record::Counter(Counter { last: self.counter()? }))?;
+        self.export_definitions::<Skill>(sink)?;
+        self.export_definitions::<Agent>(sink)?;
+        self.export_accounts(sink)?;
+        self.export_runs(sink)?;
+        self.export_checkpoints(sink)
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        let sql = "SELECT 1 WHERE EXISTS (SELECT 1 FROM definitions) OR EXISTS (SELECT 1 FROM accounts) \
+                   OR EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM checkpoints)";
+        Ok(!self.any(sql, [])?)
+    }
+
+    fn put(&self, record: Record) -> Result<()> {
+        match record {
+            Record::Counter(counter) => self.set_counter(counter.last),
+            Record::Skill(record) => self.put_definition_record(&record),
+            Record::Agent(record) => self.put_definition_record(&record),
+            Record::SkillVersion(version) => self.put_version(&version),
+            Record::AgentVersion(version) => self.put_version(&version),
+            Record::Account(record) => self.put_ledger(&record.account.key(), &record.ledger),
+            Record::Charge(record) => self.put_charge(&record.account.key(), &record.key, &record.charged),
+            Record::Run(run) => self.insert_run(&run),
+            Record::Event(event) => self.insert_event(&event.run, event.seq, &event.content),
+            Record::Checkpoint(record) => self.put_checkpoint(&record.checkpoint, record.lease.as_ref()),
+            other => Err(Error::Unsupported { operation: format!("storing a {}", other.type_name()).into() }),
+        }
+    }
+}

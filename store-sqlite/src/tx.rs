@@ -1,0 +1,160 @@
+//! A transaction: every statement goes through here.
+
+use std::ops::ControlFlow;
+
+use rusqlite::types::FromSql;
+use rusqlite::{CachedStatement, Connection, Params, Row, Rows, params};
+use store_api::{
+    AgentStore, AuditStore, BudgetStore, CheckpointStore, Error, Result, Seams, SkillStore, rules,
+};
+
+use crate::{error, sums};
+
+/// A transaction or a snapshot on a connection. It is the same type for both: a snapshot's connection cannot write.
+pub(crate) struct Tx<'c> {
+    connection: &'c Connection,
+}
+
+impl<'c> Tx<'c> {
+    /// Goes on with the transaction that was begun on `connection`.
+    pub(crate) fn on(connection: &'c Connection) -> Self {
+        Tx { connection }
+    }
+
+    /// A statement, from the cache if it was used before.
+    ///
+    /// SQLite undoes a whole transaction by itself after some failures (disk full, I/O, interrupt); a statement
+    /// that came after would commit alone. So each one asks first whether the transaction is still there.
+    pub(crate) fn statement(&self, sql: &str) -> Result<CachedStatement<'c>> {
+        if self.connection.is_autocommit() {
+            return Err(error::undone_by_sqlite());
+        }
+        self.connection.prepare_cached(sql).map_err(|e| error::sqlite("preparing a statement", e))
+    }
+
+    /// Runs a statement that gives no rows; says how many it changed.
+    pub(crate) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
+        self.statement(sql)?.execute(params).map_err(|e| error::sqlite("writing to the database", e))
+    }
+
+    /// The first row of a query, if there is one.
+    pub(crate) fn first<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut statement = self.statement(sql)?;
+        let mut rows = start(&mut statement, params)?;
+        next(&mut rows)?.map(read).transpose()
+    }
+
+    /// Whether a query gives any row.
+    pub(crate) fn any(&self, sql: &str, params: impl Params) -> Result<bool> {
+        Ok(self.first(sql, params, |_| Ok(()))?.is_some())
+    }
+
+    /// Shows each row of a query to `see`, until it breaks off. One row is in memory at a time.
+    pub(crate) fn each(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut see: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let mut statement = self.statement(sql)?;
+        let mut rows = start(&mut statement, params)?;
+        while let Some(row) = next(&mut rows)? {
+            if see(row)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `limit` rows of a query that `read` does not pass over.
+    pub(crate) fn take<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        limit: usize,
+        mut read: impl FnMut(&Row<'_>) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        self.each(sql, params, |row| {
+            found.extend(read(row)?);
+            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(found)
+    }
+
+    /// The last number that the store-wide counter gave.
+    pub(crate) fn counter(&self) -> Result<u64> {
+        let found = self.first("SELECT value, sum FROM meta WHERE key = 'counter'", [], |row| {
+            let value: i64 = column(row, 0)?;
+            sums::check(|| "meta/counter".to_owned(), column(row, 1)?, sums::counter(value))?;
+            Ok(value.cast_unsigned())
+        })?;
+        found.ok_or_else(|| Error::corrupt("meta/counter", "is gone"))
+    }
+
+    pub(crate) fn set_counter(&self, last: u64) -> Result<()> {
+        let value = last.cast_signed();
+        let sql = "UPDATE meta SET value = ?1, sum = ?2 WHERE key = 'counter'";
+        match self.execute(sql, params![value, sums::counter(value)])? {
+            1 => Ok(()),
+            _ => Err(Error::corrupt("meta/counter", "is gone")),
+        }
+    }
+
+    /// A number that was never given before.
+    pub(crate) fn next_number(&self) -> Result<u64> {
+        let next = rules::next_seq(self.counter()?)?;
+        self.set_counter(next)?;
+        Ok(next)
+    }
+}
+
+/// Starts a query.
+pub(crate) fn start<'s>(statement: &'s mut CachedStatement<'_>, params: impl Params) -> Result<Rows<'s>> {
+    statement.query(params).map_err(|e| error::sqlite("asking the database", e))
+}
+
+/// The next row of a query.
+pub(crate) fn next<'r>(rows: &'r mut Rows<'_>) -> Result<Option<&'r Row<'r>>> {
+    rows.next().map_err(|e| error::sqlite("reading from the database", e))
+}
+
+/// A column's value. A value of another type than the schema's is damage.
+pub(crate) fn column<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T> {
+    row.get(index).map_err(|e| error::sqlite("reading a column", e))
+}
+
+/// A column's text, borrowed. Text that is not UTF-8 is damage.
+pub(crate) fn text<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r str> {
+    optional_text(row, index)?
+        .ok_or_else(|| Error::corrupt("database row", format!("column {index} is null")))
+}
+
+/// A column's text, borrowed, or nothing.
+pub(crate) fn optional_text<'r>(row: &'r Row<'_>, index: usize) -> Result<Option<&'r str>> {
+    let value = row.get_ref(index).map_err(|e| error::sqlite("reading a column", e))?;
+    value.as_str_or_null().map_err(|e| Error::corrupt("database row", format!("column {index}: {e}")))
+}
+
+impl Seams for Tx<'_> {
+    fn skills(&self) -> &dyn SkillStore {
+        self
+    }
+    fn agents(&self) -> &dyn AgentStore {
+        self
+    }
+    fn budgets(&self) -> &dyn BudgetStore {
+        self
+    }
+    fn audit(&self) -> &dyn AuditStore {
+        self
+    }
+    fn checkpoints(&self) -> &dyn CheckpointStore {
+        self
+    }
+}

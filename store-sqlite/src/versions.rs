@@ -1,0 +1,169 @@
+//! Versions of definitions: snapshots that never change.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Row, params};
+use store_api::json::{self, Extra};
+use store_api::{Definition, Entity, Error, NewVersion, PrincipalId, Result, Version, VersionId, rules};
+
+use crate::sums;
+use crate::tx::{Tx, column, text};
+
+/// The columns that [`read`] reads.
+pub(crate) const COLUMNS: &str = "definition, seq, id, pinned, sum, doc";
+
+/// What a version's document holds: all of it that is not a column and that never changes.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(bound(deserialize = "D: Definition"))]
+struct Content<'a, D: Definition> {
+    snapshot: Cow<'a, D>,
+    label: Cow<'a, str>,
+    saved_by: Cow<'a, PrincipalId>,
+    saved_at: DateTime<Utc>,
+    summary: Cow<'a, str>,
+    #[serde(flatten)]
+    extra: Cow<'a, Extra>,
+}
+
+impl<'a, D: Definition> Content<'a, D> {
+    fn of(version: &'a NewVersion<D>) -> Self {
+        Content {
+            snapshot: rules::without_run_state(&version.snapshot),
+            label: Cow::Borrowed(&version.label),
+            saved_by: Cow::Borrowed(&version.saved_by),
+            saved_at: version.saved_at,
+            summary: Cow::Borrowed(&version.summary),
+            extra: Cow::Borrowed(&version.extra),
+        }
+    }
+
+    fn version(self, id: VersionId, seq: u64, pinned: bool) -> Version<D> {
+        let content = NewVersion {
+            id,
+            snapshot: self.snapshot.into_owned(),
+            label: self.label.into_owned(),
+            saved_by: self.saved_by.into_owned(),
+            saved_at: self.saved_at,
+            summary: self.summary.into_owned(),
+            pinned,
+            extra: self.extra.into_owned(),
+        };
+        Version { seq, content }
+    }
+}
+
+pub(crate) fn not_found(id: &VersionId) -> Error {
+    Error::not_found(Entity::Version, id.as_str())
+}
+
+fn key(id: &str) -> String {
+    format!("versions/{id}")
+}
+
+/// A row of [`COLUMNS`], checked and not yet decoded.
+struct Checked<'r> {
+    definition: &'r str,
+    seq: i64,
+    id: &'r str,
+    pinned: bool,
+    doc: &'r str,
+}
+
+fn check<'r, D: Definition>(row: &'r Row<'_>) -> Result<Checked<'r>> {
+    let (definition, id, doc) = (text(row, 0)?, text(row, 2)?, text(row, 5)?);
+    let (seq, pinned) = (column(row, 1)?, column(row, 3)?);
+    let found = sums::version(D::KIND, definition, seq, id, pinned, doc);
+    sums::check(|| key(id), column(row, 4)?, found)?;
+    Ok(Checked { definition, seq, id, pinned, doc })
+}
+
+/// A version from a row of [`COLUMNS`].
+pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Version<D>> {
+    let Checked { definition, seq, id, pinned, doc } = check::<D>(row)?;
+    let content: Content<'_, D> = json::decode(|| key(id), doc)?;
+    if content.snapshot.id().as_ref() != definition {
+        return Err(Error::corrupt(key(id), format!("is no snapshot of {definition:?}")));
+    }
+    let id = VersionId::new(id).map_err(|e| sums::damaged(|| key(id), &e))?;
+    Ok(content.version(id, seq.cast_unsigned(), pinned))
+}
+
+impl Tx<'_> {
+    /// Whether a version id is free, among skills and agents together.
+    pub(crate) fn check_version_id(&self, id: &VersionId) -> Result<()> {
+        if self.any("SELECT 1 FROM versions WHERE id = ?1", [id.as_str()])? {
+            return Err(Error::already_exists(Entity::Version, "id", id.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Stores a version that was checked, and gives it as a read would.
+    pub(crate) fn insert_version<D: Definition>(
+        &self,
+        seq: u64,
+        version: &NewVersion<D>,
+    ) -> Result<Arc<Version<D>>> {
+        let content = Content::of(version);
+        let doc = json::encode(&content)?;
+        let (definition, id) = (version.snapshot.id().as_ref(), version.id.as_str());
+        let sum = sums::version(D::KIND, definition, seq.cast_signed(), id, version.pinned, &doc);
+        let sql = "INSERT INTO versions (kind, definition, seq, id, pinned, sum, doc) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let params = params![D::KIND.code(), definition, seq.cast_signed(), id, version.pinned, sum, doc];
+        self.execute(sql, params)?;
+        Ok(Arc::new(content.version(version.id.clone(), seq, version.pinned)))
+    }
+
+    /// Up to `limit` versions with a seq below `before`, newest first.
+    pub(crate) fn versions_before<D: Definition>(
+        &self,
+        id: &D::Id,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<Version<D>>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 AND seq < ?3 ORDER BY seq DESC"
+        );
+        self.take(&sql, params![D::KIND.code(), id.as_ref(), before], limit, |row| read(row).map(Some))
+    }
+
+    pub(crate) fn find_version<D: Definition>(&self, id: &VersionId) -> Result<Option<Version<D>>> {
+        let sql = format!("SELECT {COLUMNS} FROM versions WHERE id = ?1 AND kind = ?2");
+        self.first(&sql, params![id.as_str(), D::KIND.code()], read)
+    }
+
+    pub(crate) fn set_pinned<D: Definition>(&self, id: &VersionId, pinned: bool) -> Result<()> {
+        let sql = format!("SELECT {COLUMNS} FROM versions WHERE id = ?1 AND kind = ?2");
+        let sum = self.first(&sql, params![id.as_str(), D::KIND.code()], |row| {
+            let found = check::<D>(row)?;
+            Ok(sums::version(D::KIND, found.definition, found.seq, found.id, pinned, found.doc))
+        })?;
+        let sum = sum.ok_or_else(|| not_found(id))?;
+        let sql = "UPDATE versions SET pinned = ?2, sum = ?3 WHERE id = ?1";
+        self.execute(sql, params![id.as_str(), pinned, sum]).map(drop)
+    }
+
+    /// Removes all but the `keep` newest versions and the pinned ones. Each row is checked first, so that a flipped
+    /// bit does not unpin a version.
+    pub(crate) fn prune<D: Definition>(&self, id: &D::Id, keep: usize) -> Result<u64> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq DESC");
+        let versions = self.take(&sql, params![D::KIND.code(), id.as_ref()], usize::MAX, |row| {
+            let found = check::<D>(row)?;
+            Ok(Some((found.seq.cast_unsigned(), found.pinned)))
+        })?;
+        let removed = rules::prunable(versions, keep);
+        let sql = "DELETE FROM versions WHERE kind = ?1 AND definition = ?2 AND seq = ?3";
+        for seq in &removed {
+            self.execute(sql, params![D::KIND.code(), id.as_ref(), seq.cast_signed()])?;
+        }
+        Ok(removed.len() as u64)
+    }
+
+    pub(crate) fn delete_versions<D: Definition>(&self, id: &D::Id) -> Result<()> {
+        let sql = "DELETE FROM versions WHERE kind = ?1 AND definition = ?2";
+        self.execute(sql, params![D::KIND.code(), id.as_ref()]).map(drop)
+    }
+}
