@@ -21,7 +21,8 @@ use crate::migrations::{APPLICATION_ID, SCHEMA};
 pub(crate) type Held = Arc<File>;
 
 /// The files that are held, by device and inode.
-static HELD: Mutex<Option<HashMap<(u64, u64), Weak<File>>>> = Mutex::new(None);
+type Files = HashMap<(u64, u64), Weak<File>>;
+static HELD: Mutex<Option<Files>> = Mutex::new(None);
 
 /// The path of a store's file: absolute and without symbolic links in its directory, so that nothing in it can be
 /// taken for a URI and nobody can move it under our feet. The file itself need not exist.
@@ -71,7 +72,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn hold_existing(path: &Path, found: &Metadata, held: &HashMap<(u64, u64), Weak<File>>) -> Result<Held> {
+fn hold_existing(path: &Path, found: &Metadata, held: &Files) -> Result<Held> {
     let refuse = |what: &str| Err(Error::NotThisStore { detail: format!("{path:?} is {what}") });
     if found.is_symlink() {
         return refuse("a symbolic link");

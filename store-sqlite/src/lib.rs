@@ -157,7 +157,7 @@ impl Transactional for SqliteStore {
     }
 
     fn verify(&self) -> Result<Verification> {
-        self.readers.snapshot(|tx| verify::run(tx))
+        self.readers.snapshot(verify::run)
     }
 
     fn backup(&self, to: &Path) -> Result<()> {
