@@ -1,5 +1,6 @@
 //! The catalog: definitions, their versions, their schedules. Written once, for skills and agents.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl<D: Definition> Definitions<D> {
         self.by_id.get(id).ok_or_else(|| Error::not_found(D::KIND.entity(), id.as_ref()))
     }
 
-    /// The version with this id, with its place.
+    /// The version with this id.
     fn find_version(&self, id: &VersionId) -> Result<&Arc<Version<D>>> {
         let missing = || Error::not_found(Entity::Version, id.as_str());
         let (definition, seq) = self.version_ids.get(id).ok_or_else(missing)?;
@@ -230,12 +231,14 @@ impl<D: Definition> Definitions<D> {
     /// The definitions with these ids, which an index keeps in order.
     fn of_index<'a>(
         &'a self,
-        index: &'a std::collections::BTreeMap<D::Id, ()>,
+        index: &'a BTreeMap<D::Id, ()>,
         position: Option<D::Id>,
     ) -> impl Iterator<Item = (&'a D::Id, &'a Stored<D>)> {
         page::after(index, position).filter_map(|(id, ())| Some((id, self.by_id.get(id)?)))
     }
 
+    /// The definitions that match, in order, after a position. Owner or tag narrow what is looked at; the rest of the
+    /// filter skips.
     fn matching<'a>(
         &'a self,
         filter: &'a DefinitionFilter,

@@ -116,3 +116,97 @@ fn checkpoints(found: &mut Verification, tables: &Checkpoints) {
         found.problem(format!("checkpoint {run:?}"), "is of another run");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store_api::budget::{ChargeKey, Charged};
+
+    use super::*;
+    use crate::state::Tx;
+
+    /// A state with something in every table.
+    fn full() -> State {
+        let (now, owner) = (time::from_nanos(10), PrincipalId::new("o").unwrap());
+        let (id, name) = (AgentId::new("a").unwrap(), Name::new("n").unwrap());
+        let mut agent = Agent::new(id, owner.clone(), name);
+        agent.tags.insert(Tag::new("t").unwrap());
+        agent.channel_filter.insert(ChannelId::new("c").unwrap());
+        agent.webhook = Some(format!("hmac-sha256:k:{}", "0".repeat(64)).parse().unwrap());
+        agent.schedule = Some(Schedule::new("daily", "", Some(now)));
+        let mut run = NewRun::new(RunId::new("r").unwrap(), owner.clone(), now);
+        run.skill = Some(SkillId::new("s").unwrap());
+        run.parent = Some(RunId::new("p").unwrap());
+        let event = NewEvent { kind: "k".into(), at: now, payload: serde_json::Value::Null };
+        let account = Account::new(owner.clone(), MeterName::new("m").unwrap(), Window::default());
+        let charge = Charge::new(account, Amount::ZERO).with_key(IdempotencyKey::new("k").unwrap());
+
+        let mut state = State::default();
+        let tx = Tx::transaction(&mut state);
+        tx.agents().save(&agent, Expect::Any).unwrap();
+        let version = NewVersion::new(VersionId::new("v").unwrap(), agent, owner, now);
+        tx.agents().append_version(&version).unwrap();
+        tx.audit().start_run(&run).unwrap();
+        tx.audit().append_event(&run.id, &event).unwrap();
+        tx.budgets().add(&charge, now).unwrap();
+        tx.checkpoints().save(&Checkpoint::new(run.id, 0, serde_json::Value::Null, now)).unwrap();
+        tx.commit();
+        state
+    }
+
+    /// Removes everything from a table, as a fault in this engine might remove something.
+    fn clear<M: Map>(table: &mut crate::table::Table<M>) {
+        for key in table.entries().map(|(key, _)| key).collect::<Vec<_>>() {
+            assert!(table.unset(&key));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_too_much_in_any_table_is_found() {
+        assert_eq!(verify(&full()).unwrap(), Verification { records: 8, ..Verification::default() });
+        let faults: &[fn(&mut State)] = &[
+            |state| clear(&mut state.agents.by_id),
+            |state| clear(&mut state.agents.in_order),
+            |state| clear(&mut state.agents.due),
+            |state| clear(&mut state.agents.by_name),
+            |state| clear(&mut state.agents.by_owner),
+            |state| clear(&mut state.agents.by_tag),
+            |state| clear(&mut state.agents.by_channel),
+            |state| clear(&mut state.agents.by_webhook),
+            |state| clear(&mut state.agents.last_seq),
+            |state| clear(&mut state.agents.versions),
+            |state| clear(&mut state.agents.version_ids),
+            |state| clear(&mut state.audit.by_id),
+            |state| clear(&mut state.audit.by_start),
+            |state| clear(&mut state.audit.running),
+            |state| clear(&mut state.audit.by_skill),
+            |state| clear(&mut state.audit.by_parent),
+            |state| clear(&mut state.budgets.ledgers),
+            |state| clear(&mut state.budgets.accounts),
+            |state| clear(&mut state.budgets.charges),
+            |state| clear(&mut state.budgets.expiries),
+            |state| {
+                let event = state.audit.events.entries().map(|(_, event)| event.clone()).next().unwrap();
+                state.audit.events.set((event.run.clone(), 3), event);
+            },
+            |state| {
+                let of = Account::new(
+                    PrincipalId::new("x").unwrap(),
+                    MeterName::new("m").unwrap(),
+                    Window::default(),
+                );
+                let key = ChargeKey::Reservation(ReservationId::new("x").unwrap());
+                state.budgets.set_charge(&of, key, Charged { amount: Amount::ZERO, expires_at: 1 });
+            },
+            |state| {
+                let (_, stored) = state.checkpoints.entries().next().unwrap();
+                let stored = stored.clone();
+                state.checkpoints.set(RunId::new("another").unwrap(), stored);
+            },
+        ];
+        for (nth, fault) in faults.iter().enumerate() {
+            let mut state = full();
+            fault(&mut state);
+            assert!(!verify(&state).unwrap().is_sound(), "fault {nth}");
+        }
+    }
+}
