@@ -17,18 +17,18 @@ use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use store_api::{Error, Record, Result, Seams, Store};
+use store_api::{DefinitionRecord, Error, Record, Result, Seams, Store};
 
 use crate::harness::{Harness, Instance};
 use lists::{Kept, Listing};
 use op::{Call, End, Op};
-use world::World;
+use world::{Shelved, World};
 
 /// How many sequences [`all_seams`] runs, unless the environment variable `CONTRACT_CASES` says otherwise.
 pub const CASES: u32 = 256;
 
 /// How many operations a sequence has at most.
-pub const OPERATIONS: usize = 60;
+pub const OPERATIONS: usize = 120;
 
 /// Runs as many sequences as `CONTRACT_CASES` says, or [`CASES`], from the seed `CONTRACT_SEED`, or a fixed one.
 ///
@@ -95,7 +95,10 @@ impl<'a> Driver<'a> {
         }
         calls::look_up_everything(&*store, &mut self.world)?;
         let found = store.verify().map_err(|error| format!("verify: {error}"))?;
-        if found.is_sound() { Ok(()) } else { Err(format!("verify: {found:?}")) }
+        if !found.is_sound() {
+            return Err(format!("verify: {found:?}"));
+        }
+        self.move_on(&*store)
     }
 
     fn step(&mut self, op: &Op) -> Check {
@@ -188,6 +191,11 @@ impl<'a> Driver<'a> {
             Some(Record::Counter(counter)) if counter.last == self.world.counter => {}
             first => return Err(format!("the export begins with {first:?}, not {}", self.world.counter)),
         }
+        records.iter().try_for_each(|record| match record {
+            Record::Skill(skill) => self.same_last_seq(skill),
+            Record::Agent(agent) => self.same_last_seq(agent),
+            _ => Ok(()),
+        })?;
         let instance = self.harness.create();
         let copy = instance.store();
         let report = copy.import(&mut records.iter().cloned().map(Ok));
@@ -202,6 +210,16 @@ impl<'a> Driver<'a> {
         self.instance = instance;
         self.kept = None;
         Ok(())
+    }
+
+    /// The last number that a definition's versions were given is in no list, only in an export.
+    fn same_last_seq<D: Shelved>(&self, record: &DefinitionRecord<D>) -> Check {
+        let row = D::shelf(&self.world).row(record.doc.id().as_ref());
+        let last = row.map(|row| row.versions.len() as u64);
+        if last == Some(record.last_seq) {
+            return Ok(());
+        }
+        Err(differs(&format!("last_seq of {:?}", record.doc.id()), &record.last_seq, &last))
     }
 }
 

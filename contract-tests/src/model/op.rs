@@ -389,6 +389,16 @@ fn catalog() -> BoxedStrategy<CatalogOp> {
         2 => (0u8..8, expected()).prop_map(|(id, expect)| Restore(id, expect)),
         1 => (0u8..8, any::<bool>()).prop_map(|(id, pinned)| Pin(id, pinned)),
         1 => (id(), 0u8..4).prop_map(|(id, keep)| Prune(id, keep)),
+        17 => claims(),
+    ]
+    .boxed()
+}
+
+/// What moves the run state of a schedule, and the saves that make one.
+fn claims() -> BoxedStrategy<CatalogOp> {
+    use CatalogOp::*;
+    prop_oneof![
+        2 => (doc(), expected()).prop_map(|(doc, expect)| Save(doc, expect)),
         3 => (id(), any_when(), option(any_when())).prop_map(|(id, ran, next)| Mark(id, ran, next)),
         2 => (id(), option(any_when())).prop_map(|(id, next)| Reschedule(id, next)),
         5 => (any_when(), 0u8..2, any::<u8>(), any::<u8>())
@@ -523,8 +533,19 @@ fn list() -> BoxedStrategy<ListOf> {
     .boxed()
 }
 
-fn call() -> BoxedStrategy<Call> {
-    prop_oneof![
+/// What a sequence is mostly about. A sequence about everything seldom goes deep anywhere.
+#[derive(Debug, Clone, Copy)]
+enum Focus {
+    Everything,
+    Catalog,
+    Schedules,
+    Budgets,
+    Audit,
+    Checkpoints,
+}
+
+fn call(focus: Focus) -> BoxedStrategy<Call> {
+    let any = prop_oneof![
         14 => (of(), catalog()).prop_map(|(of, op)| Call::Catalog(of, op)),
         9 => budget().prop_map(Call::Budget),
         8 => audit().prop_map(Call::Audit),
@@ -534,7 +555,16 @@ fn call() -> BoxedStrategy<Call> {
         3 => (1u8..4).prop_map(Call::NextPage),
         1 => list().prop_map(Call::WrongCursor),
     ]
-    .boxed()
+    .boxed();
+    let mostly = match focus {
+        Focus::Everything => return any,
+        Focus::Catalog => (of(), catalog()).prop_map(|(of, op)| Call::Catalog(of, op)).boxed(),
+        Focus::Schedules => claims().prop_map(|op| Call::Catalog(Of::Skills, op)).boxed(),
+        Focus::Budgets => budget().prop_map(Call::Budget).boxed(),
+        Focus::Audit => audit().prop_map(Call::Audit).boxed(),
+        Focus::Checkpoints => checkpoint().prop_map(Call::Checkpoint).boxed(),
+    };
+    prop_oneof![3 => mostly, 1 => any].boxed()
 }
 
 fn end() -> impl Strategy<Value = End> {
@@ -546,7 +576,8 @@ fn end() -> impl Strategy<Value = End> {
     ]
 }
 
-fn op() -> BoxedStrategy<Op> {
+fn op(focus: Focus) -> BoxedStrategy<Op> {
+    let call = || call(focus);
     prop_oneof![
         40 => call().prop_map(Op::Call),
         6 => when().prop_map(Op::Tick),
@@ -561,5 +592,13 @@ fn op() -> BoxedStrategy<Op> {
 
 /// Sequences of up to `max` operations.
 pub(super) fn sequence(max: usize) -> impl Strategy<Value = Vec<Op>> {
-    prop::collection::vec(op(), 1..=max)
+    let about = |focus| prop::collection::vec(op(focus), 1..=max);
+    prop_oneof![
+        2 => about(Focus::Everything),
+        2 => about(Focus::Catalog),
+        1 => about(Focus::Schedules),
+        2 => about(Focus::Budgets),
+        1 => about(Focus::Audit),
+        1 => about(Focus::Checkpoints),
+    ]
 }
