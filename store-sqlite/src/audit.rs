@@ -359,3 +359,67 @@ impl AuditStore for Tx<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store_api::PrincipalId;
+
+    use super::*;
+    use crate::connection::plan;
+
+    /// Each filter alone pages by its own index, in the order of the list, and sorts nothing.
+    #[test]
+    fn every_filter_pages_by_an_index() {
+        let text = "x".to_owned();
+        let with = |set: &dyn Fn(&mut RunFilter)| {
+            let mut filter = RunFilter::default();
+            set(&mut filter);
+            filter
+        };
+        let cases = [
+            (with(&|_| ()), "runs_started"),
+            (with(&|f| f.skill = SkillId::new(&text).ok()), "runs_skill"),
+            (with(&|f| f.agent = store_api::AgentId::new(&text).ok()), "runs_agent"),
+            (with(&|f| f.caller = PrincipalId::new(&text).ok()), "runs_caller"),
+            (with(&|f| f.channel = store_api::ChannelId::new(&text).ok()), "runs_channel"),
+            (with(&|f| f.status = Some(RunStatus::Running)), "runs_status"),
+            (with(&|f| f.top_level = true), "runs_top"),
+            (with(&|f| f.from = Some(time::from_nanos(1))), "runs_started"),
+            (with(&|f| f.to = Some(time::from_nanos(1))), "runs_started"),
+        ];
+        for (filter, index) in cases {
+            for position in [None, Some((5, text.clone()))] {
+                let query = Narrowed::by(&filter).unwrap().newest_first(position, filter.to).unwrap();
+                let plan = plan(&query.sql());
+                assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
+            }
+        }
+        for (sql, index) in [
+            (
+                "SELECT id, sum, doc FROM runs WHERE true AND parent = ? ORDER BY started_at DESC, id DESC",
+                "runs_parent",
+            ),
+            (
+                "SELECT id, sum, doc FROM runs WHERE skill = ?1 ORDER BY started_at DESC, id DESC LIMIT 1",
+                "runs_skill",
+            ),
+            (
+                "SELECT id, sum, doc FROM runs WHERE status = 'running' AND started_at < ?1 ORDER BY started_at, id",
+                "runs_status",
+            ),
+            ("SELECT id FROM runs WHERE id > ?1 AND finished_at < ?2 ORDER BY id", "sqlite_autoindex_runs_1"),
+        ] {
+            let plan = plan(sql);
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+    }
+
+    #[test]
+    fn two_filters_take_the_index_of_the_first() {
+        let mut filter =
+            RunFilter { status: Some(RunStatus::Succeeded), top_level: true, ..RunFilter::default() };
+        filter.caller = PrincipalId::new("c").ok();
+        let plan = plan(&Narrowed::by(&filter).unwrap().newest_first(None, None).unwrap().sql());
+        assert!(plan.contains("runs_caller"), "{plan}");
+    }
+}

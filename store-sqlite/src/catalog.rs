@@ -585,3 +585,33 @@ impl AgentStore for Tx<'_> {
         Page::cut(List::ChannelAgents, page, found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store_api::{Skill, Tag};
+
+    use super::*;
+    use crate::connection::plan;
+
+    /// Lists page by an index in their order and sort nothing.
+    #[test]
+    fn lists_page_by_an_index() {
+        let owner = PrincipalId::new("o").ok();
+        for (filter, index) in [
+            (DefinitionFilter::default(), "sqlite_autoindex_definitions_1"),
+            (DefinitionFilter { owner: owner.clone(), ..Default::default() }, "definitions_owner"),
+            (
+                DefinitionFilter { tag: Tag::new("t").ok(), ..Default::default() },
+                "SEARCH f USING PRIMARY KEY",
+            ),
+            (DefinitionFilter { visible_to: owner, ..Default::default() }, "sqlite_autoindex_definitions_1"),
+        ] {
+            let plan = plan(&list_query::<Skill>(&filter, String::new()).0);
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
+        }
+        let due = "SELECT id FROM definitions WHERE kind = ?1 AND next_run_at <= ?2 \
+                   AND (next_run_at, id) > (?3, ?4) ORDER BY next_run_at, id";
+        let plan = plan(due);
+        assert!(plan.contains("definitions_due") && !plan.contains("TEMP B-TREE"), "{plan}");
+    }
+}

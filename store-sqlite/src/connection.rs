@@ -125,3 +125,18 @@ fn retry_while_busy<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T>) ->
         }
     }
 }
+
+/// How SQLite runs a query on the current schema, in its own words.
+#[cfg(test)]
+pub(crate) fn plan(sql: &str) -> String {
+    let connection = Connection::open_in_memory().unwrap();
+    migrations::run(&connection, Duration::ZERO).unwrap();
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let mut rows = statement.raw_query();
+    let mut plan = String::new();
+    while let Some(row) = rows.next().unwrap() {
+        plan.push_str(&row.get::<_, String>(3).unwrap());
+        plan.push('\n');
+    }
+    plan
+}

@@ -96,3 +96,105 @@ fn copy_back(connection: &Connection) -> Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store_api::{
+        Catalog, EngineTx, ErrorKind, Expect, Name, Outcome, PrincipalId, Seams, Skill, SkillId, Store,
+        StoreExt, Transactional,
+    };
+
+    use crate::SqliteStore;
+
+    fn skill(id: &str, size: usize) -> Skill {
+        let owner = PrincipalId::new("owner").unwrap();
+        let body = "x".repeat(size);
+        Skill { body, ..Skill::new(SkillId::new(id).unwrap(), owner, Name::new(id).unwrap()) }
+    }
+
+    fn save(tx: &dyn EngineTx, doc: &Skill) -> store_api::Result<()> {
+        tx.skills().save(doc, Expect::Any).map(drop)
+    }
+
+    fn store() -> (tempfile::TempDir, SqliteStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(directory.path().join("s.db")).unwrap();
+        (directory, store)
+    }
+
+    fn on_writer(store: &SqliteStore, sql: &str) {
+        store.writer.connection.lock().as_ref().unwrap().execute_batch(sql).unwrap();
+    }
+
+    /// A full disk makes SQLite undo the whole transaction by itself. Work that swallows the error must not go on in
+    /// a transaction of its own for each statement, which is what SQLite would do with what comes next.
+    #[test]
+    fn a_full_disk_dooms_the_transaction_and_leaves_nothing() {
+        let (_directory, store) = store();
+        store.skills().save(&skill("before", 10), Expect::Any).unwrap();
+        on_writer(&store, "PRAGMA max_page_count = 60");
+        let done = Transactional::write(&store, |tx| {
+            save(tx, &skill("small", 10))?;
+            let full = save(tx, &skill("large", 4_000_000)).unwrap_err();
+            assert_eq!((full.kind(), full.is_retryable()), (ErrorKind::Backend, true), "{full}");
+            // Swallowed: on with the next.
+            let after = save(tx, &skill("after", 10)).unwrap_err();
+            assert_eq!(after.kind(), ErrorKind::Backend);
+            Ok(())
+        });
+        let error = done.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Backend, Outcome::NotApplied), "{error}");
+        let left = store.skills().list(&Default::default(), &Default::default()).unwrap();
+        assert_eq!(left.items.len(), 1);
+
+        let doomed = store.transact(|seams| {
+            let swallowed = seams.skills().save(&skill("large", 4_000_000), Expect::Any);
+            assert!(swallowed.is_err());
+            Ok(())
+        });
+        assert_eq!(doomed.unwrap_err().kind(), ErrorKind::Backend);
+
+        on_writer(&store, "PRAGMA max_page_count = 1000000");
+        store.skills().save(&skill("large", 4_000_000), Expect::Any).unwrap();
+        assert!(Store::verify(&store).unwrap().is_sound());
+    }
+
+    /// A commit that fails is made by a reference that is only checked at the end.
+    #[test]
+    fn a_commit_in_doubt_refuses_writes_until_reopened_and_reads_go_on() {
+        let (directory, store) = store();
+        store.skills().save(&skill("before", 10), Expect::Any).unwrap();
+        let failed = store.writer.write(|tx| {
+            tx.execute("PRAGMA defer_foreign_keys = ON", [])?;
+            tx.execute(
+                "INSERT INTO events (run, seq, kind, at, sum, payload) VALUES ('gone', 1, 'k', 0, 0, '1')",
+                [],
+            )
+        });
+        let error = failed.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Backend, Outcome::InDoubt), "{error}");
+        let refused = store.skills().save(&skill("after", 10), Expect::Any).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Poisoned);
+        assert!(Catalog::<Skill>::get(&store, &SkillId::new("before").unwrap()).unwrap().is_some());
+        Store::close(&store).unwrap();
+        drop(store);
+        let store = SqliteStore::open(directory.path().join("s.db")).unwrap();
+        store.skills().save(&skill("after", 10), Expect::Any).unwrap();
+        assert!(Store::verify(&store).unwrap().is_sound());
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing_and_the_store_works_on() {
+        let (_directory, store) = store();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            store.transact(|seams| -> store_api::Result<()> {
+                seams.skills().save(&skill("a", 10), Expect::Any)?;
+                std::panic::resume_unwind(Box::new("work that panics"))
+            })
+        }));
+        assert!(panicked.is_err());
+        assert!(Catalog::<Skill>::get(&store, &SkillId::new("a").unwrap()).unwrap().is_none());
+        let revision = store.skills().save(&skill("a", 10), Expect::Absent).unwrap();
+        assert_eq!(revision.0, 1, "the number that the panic took is free again");
+    }
+}

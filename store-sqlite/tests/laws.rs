@@ -1,5 +1,7 @@
 //! The laws, and the model, run on this engine.
 
+#![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
+
 mod harness;
 
 contract_tests::laws!(crate::harness::Sqlite);
