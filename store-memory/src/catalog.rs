@@ -253,11 +253,11 @@ impl<D: Definition> Definitions<D> {
     }
 
     /// What is due at `now`, in the order of due lists.
-    fn due_by<'a>(
-        &'a self,
+    fn due_by(
+        &self,
         now: i64,
         position: Option<(i64, D::Id)>,
-    ) -> impl Iterator<Item = (&'a (i64, D::Id), &'a Stored<D>)> {
+    ) -> impl Iterator<Item = (&(i64, D::Id), &Stored<D>)> {
         page::after(&self.due, position).take_while(move |((at, _), _)| *at <= now)
     }
 

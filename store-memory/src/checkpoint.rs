@@ -18,7 +18,7 @@ fn find<'a>(checkpoints: &'a Checkpoints, run: &RunId) -> Result<&'a Interrupted
 }
 
 /// The lease that `token` holds.
-fn held<'a>(stored: &'a Interrupted, token: LeaseToken, now: DateTime<Utc>) -> Result<&'a Lease> {
+fn held(stored: &Interrupted, token: LeaseToken, now: DateTime<Utc>) -> Result<&Lease> {
     let run = stored.checkpoint.run.as_str();
     lease::held(Entity::Checkpoint, run, stored.lease.as_ref(), token, now)
 }

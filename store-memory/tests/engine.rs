@@ -1,5 +1,7 @@
 //! What is this engine's own: its lock, its undo, and what it says of itself.
 
+#![allow(clippy::unwrap_used)] // in a test, also in its helpers, each is an assertion
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
