@@ -101,6 +101,14 @@ faults! {
     "MOVE-1" ChargesNotExported = "exports accounts without their keys";
 }
 
+/// The laws that no fault in a plain in-memory engine can break, and why: their checks need files and flushes.
+pub const WITHOUT_SABOTEUR: &[(&str, &str)] = &[
+    ("DUR-2", "there is no flush that could fail"),
+    ("OPEN-1", "there is no file that could be another program's"),
+    ("ROT-1", "there are no stored bytes that could rot"),
+    ("SEC-1", "there is no file that others could read, and no secret ever reaches a store"),
+];
+
 /// How long a saboteur of races leaves the door open.
 const GAP: Duration = Duration::from_millis(1);
 
