@@ -14,7 +14,6 @@ INSERT INTO meta (key, value, sum) VALUES ('counter', 0, 6509316770073341756);
 
 -- Skills (kind 1) and agents (kind 2). The document is last, so that the columns before it are read without it.
 CREATE TABLE definitions (
-  rowid        INTEGER PRIMARY KEY,
   kind         INTEGER NOT NULL,
   id           TEXT    NOT NULL,
   owner        TEXT    NOT NULL,  -- from the document, as the next five
@@ -52,7 +51,6 @@ CREATE TABLE facets (
 
 -- The document holds the snapshot and what was said of it; pinned is the one thing of a version that changes.
 CREATE TABLE versions (
-  rowid      INTEGER PRIMARY KEY,
   kind       INTEGER NOT NULL,
   definition TEXT    NOT NULL,
   seq        INTEGER NOT NULL,
@@ -66,7 +64,6 @@ CREATE TABLE versions (
 
 -- What each caller has spent on each meter over each window.
 CREATE TABLE accounts (
-  rowid    INTEGER PRIMARY KEY,
   caller   TEXT    NOT NULL,
   meter    TEXT    NOT NULL,
   "window" TEXT    NOT NULL,
@@ -91,7 +88,6 @@ CREATE INDEX charges_expiry ON charges (caller, meter, "window", expires_at);
 
 -- Runs. Each index ends in (started_at, id), the order of every list of runs.
 CREATE TABLE runs (
-  rowid       INTEGER PRIMARY KEY,
   id          TEXT    NOT NULL UNIQUE,
   parent      TEXT,               -- from the document, as the next seven
   skill       TEXT,
@@ -115,7 +111,6 @@ CREATE INDEX runs_status  ON runs (status, started_at, id);
 
 -- Events lie in the order in which they came, which is faster to write than the order of their keys.
 CREATE TABLE events (
-  rowid   INTEGER PRIMARY KEY,
   run     TEXT    NOT NULL,
   seq     INTEGER NOT NULL,
   kind    TEXT    NOT NULL,
@@ -128,7 +123,6 @@ CREATE TABLE events (
 
 -- Where runs stand. A run need not be in the audit, so nothing refers to it.
 CREATE TABLE checkpoints (
-  rowid        INTEGER PRIMARY KEY,
   run          TEXT    NOT NULL UNIQUE,
   iteration    INTEGER NOT NULL,
   lease_worker TEXT,
@@ -144,7 +138,7 @@ CREATE TABLE checkpoints (
 -- nanoseconds. A merge patch leaves out what is null.
 CREATE VIEW definitions_view AS
 WITH times AS (
-  SELECT rowid, kind, id, owner, name, revision, last_seq, scheduled, lease_worker, lease_token, doc,
+  SELECT kind, id, owner, name, revision, last_seq, scheduled, lease_worker, lease_token, doc,
          strftime('%Y-%m-%dT%H:%M:%S', next_run_at / 1000000000 - (next_run_at % 1000000000 < 0), 'unixepoch')
            || printf('.%09dZ', next_run_at % 1000000000 + 1000000000 * (next_run_at % 1000000000 < 0)) AS next_run_at,
          strftime('%Y-%m-%dT%H:%M:%S', last_run_at / 1000000000 - (last_run_at % 1000000000 < 0), 'unixepoch')

@@ -1,5 +1,7 @@
 //! How the suite makes stores of this engine.
 
+pub(crate) mod rot;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,5 +85,13 @@ impl Instance for Opened {
     fn files(&self) -> Vec<PathBuf> {
         let directory = self.path.parent().unwrap();
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    fn rot(&mut self, seed: u64) -> Option<Result<()>> {
+        let store = self.store.take().unwrap();
+        store.close().unwrap();
+        drop(store);
+        rot::flip(&self.path, seed);
+        Some(open(&self.path, self.wait).map(|store| self.store = Some(store)))
     }
 }
