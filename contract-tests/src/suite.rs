@@ -20,6 +20,22 @@ macro_rules! __each_law {
             versions::seq_3_concurrent_appends;
             versions::seq_4_version_ids_are_taken_once;
             versions::seq_5_snapshots_never_change;
+            schedules::mark_1_both_times_move_together;
+            schedules::mark_2_nothing_else_is_touched;
+            schedules::mark_3_marks_and_edits_both_survive;
+            schedules::mark_4_missing_and_finished_schedules;
+            schedules::mark_5_each_occurrence_has_one_claimant;
+            budgets::win_1_adds_sum_exactly;
+            budgets::win_2_the_window_turns_to_the_nanosecond;
+            budgets::win_3_reads_write_nothing;
+            budgets::win_4_only_amounts_are_charged;
+            budgets::win_5_clocks_that_step_back;
+            budgets::win_6_limits_holds_and_keys;
+            budgets::win_7_sliding_usage_is_the_sum;
+            audit::aud_1_events_are_numbered_without_gap;
+            audit::aud_2_a_run_finishes_once;
+            audit::aud_3_families_and_purges;
+            checkpoints::ckp_1_checkpoints_never_go_back;
         }
     };
 }
