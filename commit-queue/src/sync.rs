@@ -1,0 +1,76 @@
+//! The primitives of the queue and its clock: the standard ones, or those of a scheduler that tries their
+//! interleavings out, with a clock that stands still but for waiting.
+
+#[cfg(not(shuttle))]
+pub(crate) use real::*;
+#[cfg(shuttle)]
+pub(crate) use tried::*;
+
+use std::sync::PoisonError;
+
+/// Locks. A panic while the lock was held cannot have left the state half changed: nothing that panics runs under it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until told.
+pub(crate) fn wait_on<'a, T>(told: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    told.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(not(shuttle))]
+mod real {
+    use std::sync::PoisonError;
+    pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+    use std::time::{Duration, Instant};
+
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+
+    /// Waits until told, or for that long. May return early.
+    pub(crate) fn wait<'a, T>(
+        told: &Condvar,
+        _of: &'a Mutex<T>,
+        guard: MutexGuard<'a, T>,
+        time: Duration,
+    ) -> MutexGuard<'a, T> {
+        told.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+#[cfg(shuttle)]
+mod tried {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    use shuttle::rand::Rng as _;
+    pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+    /// A wait that is longer than this never ends by itself, so that a wake-up that is lost shows as a deadlock.
+    const FOR_EVER: Duration = Duration::from_secs(1);
+
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    static PASSED_MICROS: AtomicU64 = AtomicU64::new(0);
+
+    pub(crate) fn now() -> Instant {
+        *BEGAN.get_or_init(Instant::now) + Duration::from_micros(PASSED_MICROS.load(Ordering::SeqCst))
+    }
+
+    /// Waits until told, or lets others run while a little time passes.
+    pub(crate) fn wait<'a, T>(
+        told: &Condvar,
+        of: &'a Mutex<T>,
+        guard: MutexGuard<'a, T>,
+        time: Duration,
+    ) -> MutexGuard<'a, T> {
+        if time > FOR_EVER {
+            return super::wait_on(told, guard);
+        }
+        drop(guard);
+        PASSED_MICROS.fetch_add(shuttle::rand::thread_rng().gen_range(0..200), Ordering::SeqCst);
+        shuttle::thread::yield_now();
+        super::lock(of)
+    }
+}
