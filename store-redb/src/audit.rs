@@ -1,0 +1,257 @@
+//! Run audit: runs, the lists they are in, and their events.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use store_api::audit::{self, Summing};
+use store_api::{
+    AuditStore, Entity, Error, Event, Finish, GroupBy, List, NewEvent, NewRun, Page, PageRequest,
+    PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, RunStatus, SkillId, SummaryRow, rules, time,
+};
+
+use crate::index;
+use crate::keys::{self, Fields, Key, RunList, Span};
+use crate::kv::Order;
+use crate::tables::{EVENTS, RUN_LISTS, RUNS};
+use crate::tx::{Tx, decode, missing};
+use crate::value;
+
+/// Where a run stands in the order of every list of runs.
+type Position = (i64, RunId);
+
+fn key(id: &RunId) -> Key {
+    Key::new().text(id.as_str())
+}
+
+fn not_found(id: &RunId) -> Error {
+    Error::not_found(Entity::Run, id.as_str())
+}
+
+/// The narrowest list that has every run that a filter matches.
+fn list_of(filter: &RunFilter) -> Key {
+    let by = |list, term: &str| keys::run_list(list, Some(term));
+    if let Some(skill) = &filter.skill {
+        by(RunList::Skill, skill.as_str())
+    } else if let Some(agent) = &filter.agent {
+        by(RunList::Agent, agent.as_str())
+    } else if let Some(channel) = &filter.channel {
+        by(RunList::Channel, channel.as_str())
+    } else if let Some(caller) = &filter.caller {
+        by(RunList::Caller, caller.as_str())
+    } else if let Some(status) = filter.status {
+        by(RunList::Status, status.as_str())
+    } else if filter.top_level {
+        keys::run_list(RunList::Parent, None)
+    } else {
+        keys::run_list(RunList::All, None)
+    }
+}
+
+/// The part of a list that lies in the time range of a filter, before `position`.
+fn span_of(list: &Key, filter: &RunFilter, position: Option<&Position>) -> Result<Span> {
+    let mut span = Span::under(list);
+    if let Some(from) = filter.from {
+        span = span.starting(&list.clone().signed(time::nanos("from", from)?));
+    }
+    if let Some(to) = filter.to {
+        span = span.before(&list.clone().signed(time::nanos("to", to)?));
+    }
+    if let Some((started_at, id)) = position {
+        span = span.before(&list.clone().signed(*started_at).text(id.as_str()));
+    }
+    Ok(span)
+}
+
+impl Tx<'_> {
+    fn find_run(&self, id: &RunId) -> Result<Option<Run>> {
+        self.record(RUNS, &key(id))
+    }
+
+    /// The run that an entry of a list leads to, and its place there.
+    fn listed_run(&self, entry: &[u8]) -> Result<(Position, Arc<Run>)> {
+        let mut fields = Fields::of(entry);
+        (fields.code()?, fields.optional_text()?);
+        let (started_at, id) = (fields.signed()?, fields.text()?);
+        fields.end()?;
+        let id = RunId::new(id).map_err(|e| Error::corrupt(value::place(RUN_LISTS, entry), e.to_string()))?;
+        let run = self.find_run(&id)?.ok_or_else(|| missing(RUNS, &key(&id)))?;
+        Ok(((started_at, id), Arc::new(run)))
+    }
+
+    /// Up to `limit` runs of a list, those that `keep` keeps.
+    fn list_runs(
+        &self,
+        span: Span,
+        order: Order,
+        limit: usize,
+        keep: impl Fn(&Run) -> bool,
+    ) -> Result<Vec<(Position, Arc<Run>)>> {
+        self.take(RUN_LISTS, span, order, limit, |entry, _| {
+            let (position, run) = self.listed_run(entry)?;
+            Ok(keep(&run).then_some((position, run)))
+        })
+    }
+
+    fn running(&self) -> Result<Vec<Arc<Run>>> {
+        let list = keys::run_list(RunList::Status, Some(RunStatus::Running.as_str()));
+        let found = self.list_runs(Span::under(&list), Order::Forwards, usize::MAX, |_| true)?;
+        Ok(found.into_iter().map(|(_, run)| run).collect())
+    }
+
+    pub(crate) fn put_run(&self, run: &Run, before: Option<&Run>) -> Result<()> {
+        let (was, is) = (before.map(index::of_run).transpose()?.unwrap_or_default(), index::of_run(run)?);
+        self.put_record(RUNS, &key(&run.id), run)?;
+        self.reindex(&was, &is)
+    }
+
+    /// Removes a run with its events; says how many those were.
+    fn delete_run(&self, run: &Run) -> Result<u64> {
+        self.reindex(&index::of_run(run)?, &[])?;
+        self.delete(RUNS, &key(&run.id))?;
+        let mut events = 0;
+        self.every(EVENTS, Span::under(&key(&run.id)), |event, _| {
+            events += 1;
+            self.delete(EVENTS, event).map(drop)
+        })?;
+        Ok(events)
+    }
+
+    /// The seq of the last event of a run, which is how many it has.
+    fn last_event(&self, run: &RunId) -> Result<u64> {
+        let seq = self.take(EVENTS, Span::under(&key(run)), Order::Backwards, 1, |event, _| {
+            let mut fields = Fields::of(event);
+            fields.text()?;
+            fields.unsigned().map(Some)
+        })?;
+        Ok(seq.first().copied().unwrap_or_default())
+    }
+
+    pub(crate) fn put_event(&self, event: &Event) -> Result<()> {
+        self.put_record(EVENTS, &keys::event(event.run.as_str(), event.seq), event)
+    }
+
+    fn finish(&self, run: Run, finish: &Finish) -> Result<Arc<Run>> {
+        let Some(finished) = run.finished(finish)? else { return Ok(Arc::new(run)) };
+        self.put_run(&finished, Some(&run))?;
+        Ok(Arc::new(finished))
+    }
+}
+
+impl AuditStore for Tx<'_> {
+    fn start_run(&self, run: &NewRun) -> Result<Arc<Run>> {
+        run.validate()?;
+        if self.has(RUNS, &key(&run.id))? {
+            return Err(Error::already_exists(Entity::Run, "id", run.id.as_str()));
+        }
+        let started = Run::started(run.clone());
+        self.put_run(&started, None)?;
+        Ok(Arc::new(started))
+    }
+
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+        finish.validate()?;
+        self.finish(self.find_run(id)?.ok_or_else(|| not_found(id))?, finish)
+    }
+
+    fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64> {
+        event.validate()?;
+        if !self.has(RUNS, &key(run))? {
+            return Err(not_found(run));
+        }
+        let seq = rules::next_seq(self.last_event(run)?)?;
+        self.put_event(&Event { run: run.clone(), seq, content: event.clone() })?;
+        Ok(seq)
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<Arc<Run>>> {
+        Ok(self.find_run(id)?.map(Arc::new))
+    }
+
+    fn events(&self, run: &RunId, page: &PageRequest) -> Result<Page<Arc<Event>>> {
+        let mut span = Span::under(&key(run));
+        if let Some(seq) = page.position::<u64>(List::Events)? {
+            span = span.after(&keys::event(run.as_str(), seq));
+        }
+        let found = self.take(EVENTS, span, Order::Forwards, page.limit() + 1, |key, body| {
+            let event: Event = decode(EVENTS, key, body)?;
+            Ok(Some((event.seq, Arc::new(event))))
+        })?;
+        Page::cut(List::Events, page, found)
+    }
+
+    fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {
+        let position = page.position(List::Runs)?;
+        filter.validate()?;
+        let span = span_of(&list_of(filter), filter, position.as_ref())?;
+        let found = self.list_runs(span, Order::Backwards, page.limit() + 1, |run| filter.matches(run))?;
+        Page::cut(List::Runs, page, found)
+    }
+
+    fn children(&self, id: &RunId, page: &PageRequest) -> Result<Page<Arc<Run>>> {
+        let position = page.position(List::Children)?;
+        let list = keys::run_list(RunList::Parent, Some(id.as_str()));
+        let span = span_of(&list, &RunFilter::default(), position.as_ref())?;
+        Page::cut(List::Children, page, self.list_runs(span, Order::Backwards, page.limit() + 1, |_| true)?)
+    }
+
+    fn ancestors(&self, id: &RunId) -> Result<Vec<Arc<Run>>> {
+        audit::ancestors(id, |id| self.run(id))
+    }
+
+    fn last_run_of(&self, skills: &[SkillId]) -> Result<Vec<Arc<Run>>> {
+        let mut last = Vec::new();
+        for skill in rules::distinct("skills", skills)? {
+            let list = keys::run_list(RunList::Skill, Some(skill.as_str()));
+            let newest = self.list_runs(Span::under(&list), Order::Backwards, 1, |_| true)?;
+            last.extend(newest.into_iter().map(|(_, run)| run));
+        }
+        Ok(last)
+    }
+
+    fn summary(&self, filter: &RunFilter, group_by: GroupBy, page: &PageRequest) -> Result<Page<SummaryRow>> {
+        page.position::<Option<String>>(List::Summary)?;
+        filter.validate()?;
+        let mut summing = Summing::new(filter, group_by);
+        self.every(RUN_LISTS, span_of(&list_of(filter), filter, None)?, |entry, _| {
+            summing.add(&self.listed_run(entry)?.1);
+            Ok(())
+        })?;
+        summing.page(page)
+    }
+
+    fn abandon_stale(&self, before: DateTime<Utc>, now: DateTime<Utc>, max: usize) -> Result<Vec<RunId>> {
+        rules::check_max(max)?;
+        let before = time::nanos("before", before)?;
+        time::nanos("now", now)?;
+        let list = keys::run_list(RunList::Status, Some(RunStatus::Running.as_str()));
+        let span = Span::under(&list).before(&list.clone().signed(before));
+        let stale = self.list_runs(span, Order::Forwards, max, |_| true)?;
+        let finish = Finish::new(RunOutcome::Abandoned, now);
+        let abandon = |((_, id), run): (Position, Arc<Run>)| {
+            self.finish(Arc::unwrap_or_clone(run), &finish)?;
+            Ok(id)
+        };
+        stale.into_iter().map(abandon).collect()
+    }
+
+    fn purge_before(&self, before: DateTime<Utc>, dry_run: bool) -> Result<PurgeReport> {
+        time::nanos("before", before)?;
+        let needed = audit::needed(self.running()?, |id| self.run(id))?;
+        let mut report = PurgeReport::default();
+        self.each(RUNS, Span::all(), Order::Forwards, usize::MAX, |key, body| {
+            let run: Run = decode(RUNS, key, body)?;
+            if !audit::is_purgeable(&run, before) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if needed.contains(&run.id) {
+                report.kept += 1;
+                return Ok(ControlFlow::Continue(()));
+            }
+            report.runs += 1;
+            report.events += if dry_run { self.last_event(&run.id)? } else { self.delete_run(&run)? };
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(report)
+    }
+}

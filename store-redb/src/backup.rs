@@ -1,0 +1,56 @@
+//! Backup: every table of one snapshot, copied into a new file.
+
+use std::path::Path;
+
+use store_api::Result;
+
+use crate::error::Edge;
+use crate::file::Staged;
+use crate::kv::{Kv, Writing};
+use crate::open;
+use crate::tables::{self, Table};
+use crate::tx::Tx;
+
+/// How many entries are copied before the copy is committed: what bounds the memory that it takes.
+const BATCH: usize = 10_000;
+
+/// Copies what `from` sees to a file that appears at `to` when it is whole. Values are copied as they stand, with
+/// their checksums, so that damage stays damage.
+pub(crate) fn copy(from: &Tx<'_>, to: &Path) -> Result<()> {
+    let staged = Staged::beside(to)?;
+    let edge = Edge::default();
+    let database = open::new_database(&edge, staged.file()?)?;
+    let writing = open::begin(&edge, &database)?;
+    open::create_tables(&writing)?;
+    writing.commit()?;
+    let mut batch = Batch { begin: || open::begin(&edge, &database), writing: None, entries: 0 };
+    for table in tables::ALL {
+        from.raw(table, |key, stored| batch.put(table, key, stored))?;
+    }
+    batch.commit()?;
+    edge.call("closing the copy", || database.close())?;
+    staged.publish()
+}
+
+/// Writes entries, a commit for many of them.
+struct Batch<'e, F> {
+    begin: F,
+    writing: Option<Writing<'e>>,
+    entries: usize,
+}
+
+impl<'e, F: Fn() -> Result<Writing<'e>>> Batch<'e, F> {
+    fn put(&mut self, table: Table, key: &[u8], stored: &[u8]) -> Result<()> {
+        let writing = match self.writing.take() {
+            Some(writing) => writing,
+            None => (self.begin)()?,
+        };
+        self.writing.insert(writing).put(table, key, stored)?;
+        self.entries += 1;
+        if self.entries.is_multiple_of(BATCH) { self.commit() } else { Ok(()) }
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.writing.take().map_or(Ok(()), Writing::commit)
+    }
+}

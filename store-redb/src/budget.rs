@@ -1,0 +1,161 @@
+//! Budgets: a ledger for each account, and the charges that were made under a key.
+
+use chrono::{DateTime, Utc};
+use store_api::budget::{AccountKey, ChargeKey, Charged, Charging};
+use store_api::{
+    Account, AccountUsage, Amount, BudgetStore, Charge, Entity, Error, Ledger, List, Page, PageRequest,
+    Reservation, ReservationId, Result, Usage, time,
+};
+
+use crate::index;
+use crate::keys::{self, Fields, Key, Span};
+use crate::kv::Order;
+use crate::tables::{ACCOUNTS, CHARGE_EXPIRIES, CHARGES, Table};
+use crate::tx::{Tx, decode};
+use crate::value;
+
+/// The account that a row is of.
+pub(crate) fn account_of(table: Table, key: &[u8], fields: &mut Fields<'_>) -> Result<(AccountKey, Account)> {
+    let parts = (fields.text()?, fields.text()?, fields.text()?);
+    let account =
+        Account::from_key(&parts).map_err(|e| Error::corrupt(value::place(table, key), e.to_string()))?;
+    Ok((parts, account))
+}
+
+fn charge_key(account: &AccountKey, key: &str) -> Key {
+    keys::account(account).text(key)
+}
+
+impl Tx<'_> {
+    fn ledger(&self, account: &AccountKey) -> Result<Option<Ledger>> {
+        self.record(ACCOUNTS, &keys::account(account))
+    }
+
+    pub(crate) fn put_ledger(&self, account: &AccountKey, ledger: &Ledger) -> Result<()> {
+        self.put_record(ACCOUNTS, &keys::account(account), ledger)
+    }
+
+    fn charged(&self, account: &AccountKey, key: &ChargeKey) -> Result<Option<Charged>> {
+        self.record(CHARGES, &charge_key(account, &key.as_text()))
+    }
+
+    pub(crate) fn put_charge(&self, account: &AccountKey, key: &ChargeKey, charged: &Charged) -> Result<()> {
+        let text = key.as_text();
+        let before = self.charged(account, key)?.map(|before| index::of_charge(account, &text, &before));
+        self.put_record(CHARGES, &charge_key(account, &text), charged)?;
+        self.reindex(&before.unwrap_or_default(), &index::of_charge(account, &text, charged))
+    }
+
+    /// Removes the charges of an account that are forgotten at `forget`.
+    fn forget_charges(&self, account: &AccountKey, forget: i64) -> Result<()> {
+        let account = keys::account(account);
+        let span = Span::under(&account).through(&account.clone().signed(forget));
+        self.every(CHARGE_EXPIRIES, span, |entry, _| {
+            let mut fields = Fields::of(entry);
+            let (account, _) = account_of(CHARGE_EXPIRIES, entry, &mut fields)?;
+            fields.signed()?;
+            self.delete(CHARGES, &charge_key(&account, &fields.text()?))?;
+            self.delete(CHARGE_EXPIRIES, entry).map(drop)
+        })
+    }
+
+    /// Stores what a charge came to.
+    fn settle_up(
+        &self,
+        account: &AccountKey,
+        ledger: &Ledger,
+        key: Option<&ChargeKey>,
+        charging: Charging,
+    ) -> Result<Usage> {
+        let (usage, charged, forget) = match charging {
+            Charging::Replayed(usage) => return Ok(usage),
+            Charging::Made { usage, charged, forget } => (usage, charged, forget),
+        };
+        self.put_ledger(account, ledger)?;
+        self.forget_charges(account, forget)?;
+        if let Some(key) = key {
+            self.put_charge(account, key, &charged)?;
+        }
+        Ok(usage)
+    }
+
+    fn charge(&self, charge: &Charge, limit: Option<Amount>, now: DateTime<Utc>) -> Result<Usage> {
+        let account = charge.account.key();
+        let mut ledger = self.ledger(&account)?.unwrap_or_default();
+        let key = charge.key.clone().map(ChargeKey::Key);
+        let prior = key.as_ref().map(|key| self.charged(&account, key)).transpose()?.flatten();
+        let keyed = key.as_ref().map(|key| (key, prior));
+        let charging = ledger.charge(&charge.account.meter.window, charge.amount, keyed, limit, now)?;
+        self.settle_up(&account, &ledger, key.as_ref(), charging)
+    }
+}
+
+impl BudgetStore for Tx<'_> {
+    fn usage(&self, account: &Account, now: DateTime<Utc>) -> Result<Usage> {
+        self.ledger(&account.key())?.unwrap_or_default().usage(&account.meter.window, now)
+    }
+
+    fn add(&self, charge: &Charge, now: DateTime<Utc>) -> Result<Usage> {
+        self.charge(charge, None, now)
+    }
+
+    fn admit(&self, charge: &Charge, limit: Amount, now: DateTime<Utc>) -> Result<Usage> {
+        self.charge(charge, Some(limit), now)
+    }
+
+    fn reserve(&self, reservation: &Reservation, limit: Amount, now: DateTime<Utc>) -> Result<Usage> {
+        let account = reservation.account.key();
+        let mut ledger = self.ledger(&account)?.unwrap_or_default();
+        let usage = ledger.reserve(reservation, limit, now)?;
+        self.put_ledger(&account, &ledger)?;
+        Ok(usage)
+    }
+
+    fn settle(
+        &self,
+        account: &Account,
+        id: &ReservationId,
+        actual: Amount,
+        now: DateTime<Utc>,
+    ) -> Result<Usage> {
+        let key = account.key();
+        let mut ledger = self.ledger(&key)?.unwrap_or_default();
+        let reservation = ChargeKey::Reservation(id.clone());
+        let prior = self.charged(&key, &reservation)?;
+        let charging = ledger.settle(&account.meter.window, id, prior, actual, now)?;
+        self.settle_up(&key, &ledger, Some(&reservation), charging)
+    }
+
+    fn release(&self, account: &Account, id: &ReservationId, now: DateTime<Utc>) -> Result<Usage> {
+        let key = account.key();
+        let mut ledger = self.ledger(&key)?.unwrap_or_default();
+        let usage = ledger.release(&account.meter.window, id, now)?;
+        self.put_ledger(&key, &ledger)?;
+        Ok(usage)
+    }
+
+    fn reservations(&self, account: &Account, now: DateTime<Utc>) -> Result<Vec<Reservation>> {
+        self.ledger(&account.key())?.unwrap_or_default().reservations(account, now)
+    }
+
+    fn accounts(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<AccountUsage>> {
+        let position = page.position::<AccountKey>(List::Accounts)?;
+        time::nanos("now", now)?;
+        let span = position.map_or(Span::all(), |key| Span::all().after(&keys::account(&key)));
+        let found = self.take(ACCOUNTS, span, Order::Forwards, page.limit() + 1, |key, body| {
+            let (parts, account) = account_of(ACCOUNTS, key, &mut Fields::of(key))?;
+            let ledger: Ledger = decode(ACCOUNTS, key, body)?;
+            let usage = ledger.usage(&account.meter.window, now)?;
+            Ok(Some((parts, AccountUsage { account, usage })))
+        })?;
+        Page::cut(List::Accounts, page, found)
+    }
+
+    fn reset(&self, account: &Account) -> Result<()> {
+        let key = account.key();
+        if !self.delete(ACCOUNTS, &keys::account(&key))? {
+            return Err(Error::not_found(Entity::Account, account.to_string()));
+        }
+        self.forget_charges(&key, i64::MAX)
+    }
+}

@@ -1,0 +1,202 @@
+//! Opening: from a path to a database that is known to be ours.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
+use serde::{Deserialize, Serialize};
+use store_api::{Error, Result};
+
+use crate::error::{Edge, Fault, busy, catch, io};
+use crate::file::{self, Staged, Standing};
+use crate::keys::Key;
+use crate::kv::{Reading, Writing};
+use crate::storage::Storage;
+use crate::tables::{self, META};
+use crate::tx::Tx;
+use crate::{Options, SCHEMA};
+
+/// The name under which a file of ours says what it is.
+const APPLICATION: &str = "agst";
+
+/// How long an opener sleeps before it looks again whether the file is free.
+const POLL: Duration = Duration::from_millis(10);
+
+/// The mark of a file: whose it is, and the version of its layout.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    application: String,
+    schema: u32,
+}
+
+pub(crate) fn mark_key() -> Key {
+    Key::new().text("mark")
+}
+
+/// Opens the store at `path`, or creates it; waits while somebody else has it open.
+pub(crate) fn open<B: StorageBackend>(
+    path: &Path,
+    options: &Options,
+    over: impl Fn(FileBackend) -> B,
+) -> Result<Database> {
+    let start = Instant::now();
+    loop {
+        let opened = match file::look(path)? {
+            Standing::Nothing => create(path).map(|()| Opened::Again)?,
+            Standing::Empty(empty) => fill(path, &empty)?,
+            Standing::Redb(file) => open_file(path, file, options, &over)?,
+        };
+        match opened {
+            Opened::Database(database) => return Ok(database),
+            Opened::Again => {}
+            Opened::Held if start.elapsed() >= options.busy_timeout => {
+                let holder = "another process, or another store in this one, has the file open: ";
+                return Err(busy(start.elapsed(), format!("{holder}{}", path.display())));
+            }
+            Opened::Held => std::thread::sleep(POLL.min(options.busy_timeout)),
+        }
+    }
+}
+
+/// What one attempt to open came to.
+enum Opened {
+    Database(Database),
+    /// Somebody has the file locked.
+    Held,
+    /// The file was made, by this or by another opener: look again.
+    Again,
+}
+
+/// Makes a new store at a path where nothing is. When another opener was faster, its store stands.
+fn create(path: &Path) -> Result<()> {
+    let staged = Staged::beside(path)?;
+    initialise(staged.file()?)?;
+    match staged.publish() {
+        Err(Error::AlreadyExists { .. }) => Ok(()),
+        // Another creator took the temporary file for one of a dead process.
+        Err(Error::Backend { .. }) if matches!(file::look(path), Ok(Standing::Redb(_))) => Ok(()),
+        other => other,
+    }
+}
+
+/// Puts a new store in the place of an empty file. Its lock is what keeps two openers from both doing that: the
+/// second one finds that the path leads elsewhere.
+fn fill(path: &Path, empty: &File) -> Result<Opened> {
+    match empty.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Opened::Held),
+        Err(TryLockError::Error(e)) => return Err(io("locking an empty file", e)),
+    }
+    if file::leads_to(path, empty)? {
+        let staged = Staged::beside(path)?;
+        initialise(staged.file()?)?;
+        staged.replace()?;
+    }
+    Ok(Opened::Again)
+}
+
+/// Opens a redb file, if it is one of ours. Nothing is written before that is known, unless its last writer died:
+/// then redb has to repair the file to read it.
+fn open_file<B: StorageBackend>(
+    path: &Path,
+    file: File,
+    options: &Options,
+    over: impl Fn(FileBackend) -> B,
+) -> Result<Opened> {
+    let edge = Edge::default();
+    let peek = catch(|| Builder::new().open_read_only_with_backend(backend(&file)?));
+    match peek {
+        Ok(peeked) => {
+            let checked = check_mark(&edge, path, || peeked.begin_read());
+            let closed = edge.call("closing", || ReadOnlyDatabase::close(peeked));
+            checked.and(closed)?;
+        }
+        Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => return Ok(Opened::Held),
+        Err(Fault::Redb(redb::Error::RepairAborted)) => {}
+        Err(fault) => return Err(fault.into_error("opening")),
+    }
+    let opened = catch(|| {
+        let storage = Storage { inner: over(backend(&file)?), flushes: options.flushes() };
+        Builder::new()
+            .set_cache_size(options.cache_size)
+            .set_check_integrity_on_open(options.check_integrity)
+            .create_with_backend(storage)
+    });
+    match opened {
+        Ok(database) => {
+            check_mark(&edge, path, || database.begin_read())?;
+            Ok(Opened::Database(database))
+        }
+        Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => Ok(Opened::Held),
+        Err(fault) => Err(fault.into_error("opening")),
+    }
+}
+
+fn backend(file: &File) -> std::result::Result<FileBackend, redb::DatabaseError> {
+    FileBackend::new(file.try_clone().map_err(redb::StorageError::Io)?)
+}
+
+/// Checks that a database bears our mark, and one that this version reads.
+fn check_mark(
+    edge: &Edge,
+    path: &Path,
+    begin: impl FnOnce() -> std::result::Result<redb::ReadTransaction, redb::TransactionError>,
+) -> Result<()> {
+    let foreign = || file::not_this_store(path, "is a redb file of another program");
+    let tx = edge.call("reading", begin)?;
+    match catch(|| tx.open_table(META.definition()).map(drop)) {
+        Ok(()) => {}
+        Err(Fault::Redb(
+            redb::Error::TableDoesNotExist(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_),
+        )) => return Err(foreign()),
+        Err(fault) => return Err(fault.into_error("reading")),
+    }
+    let mark: Option<Mark> = Tx::on(&Reading { tx, edge }).record(META, &mark_key())?;
+    match mark {
+        Some(mark) if mark.application != APPLICATION => Err(foreign()),
+        Some(mark) if mark.schema > SCHEMA => {
+            Err(Error::SchemaTooNew { found: mark.schema, supported: SCHEMA })
+        }
+        Some(_) => Ok(()),
+        None => Err(foreign()),
+    }
+}
+
+/// Makes an empty store in an empty file.
+fn initialise(file: File) -> Result<()> {
+    let edge = Edge::default();
+    let database = new_database(&edge, file)?;
+    let writing = begin(&edge, &database)?;
+    create_tables(&writing)?;
+    let tx = Tx::on(&writing);
+    tx.put_record(META, &mark_key(), &Mark { application: APPLICATION.to_owned(), schema: SCHEMA })?;
+    tx.set_counter(0)?;
+    writing.commit()?;
+    edge.call("closing", || database.close())
+}
+
+/// A database in an empty file.
+pub(crate) fn new_database(edge: &Edge, file: File) -> Result<Database> {
+    edge.call("creating", || Builder::new().create_with_backend(FileBackend::new(file)?))
+}
+
+/// Begins a write transaction.
+///
+/// Every commit has two phases: a file whose last flush failed opens again only so.
+pub(crate) fn begin<'e>(edge: &'e Edge, database: &Database) -> Result<Writing<'e>> {
+    let tx = edge.call("beginning a transaction", || {
+        let mut tx = database.begin_write()?;
+        tx.set_two_phase_commit(true);
+        Ok::<_, redb::TransactionError>(tx)
+    })?;
+    Ok(Writing::new(tx, edge))
+}
+
+/// Creates every table, so that no reader ever finds one missing.
+pub(crate) fn create_tables(writing: &Writing<'_>) -> Result<()> {
+    tables::ALL.into_iter().try_for_each(|table| writing.create(table))
+}
