@@ -7,8 +7,10 @@
 
 pub mod fixture;
 pub mod harness;
+pub mod history;
 pub mod laws;
 pub mod model;
 pub mod process;
+pub mod saboteurs;
 pub mod suite;
 pub mod tiny;

@@ -32,10 +32,14 @@ macro_rules! __each_law {
             budgets::win_5_clocks_that_step_back;
             budgets::win_6_limits_holds_and_keys;
             budgets::win_7_sliding_usage_is_the_sum;
+            documents::doc_1_what_was_saved_is_read;
+            documents::doc_2_names_are_unique;
+            documents::doc_3_old_revisions_are_refused;
             audit::aud_1_events_are_numbered_without_gap;
             audit::aud_2_a_run_finishes_once;
             audit::aud_3_families_and_purges;
             checkpoints::ckp_1_checkpoints_never_go_back;
+            pages::page_1_pages_joined_are_the_list;
         }
     };
 }
@@ -43,12 +47,30 @@ macro_rules! __each_law {
 /// Writes one `#[test]` for each law, for the engine of a harness: `contract_tests::laws!(MyHarness::new());`.
 ///
 /// The expression is evaluated in each test. Use it once in a test binary, or once in each of several modules. It
-/// also writes `worker_process`, which is no law: laws about several processes run it in a child process, and by
+/// also writes the model-based test, the concurrent tests, and `worker_process`, which is no law: laws about several
+/// processes run it in a child process, and by
 /// itself it does nothing.
 #[macro_export]
 macro_rules! laws {
     ($harness:expr) => {
         $crate::__each_law! { $crate::__law_tests, $harness; }
+
+        #[test]
+        fn model_all_seams() {
+            $crate::model::all_seams(&$harness);
+        }
+
+        #[test]
+        fn history_threads() {
+            $crate::history::threads(&$crate::suite::Suite::new(&$harness));
+        }
+
+        #[test]
+        fn history_processes() {
+            let suite =
+                $crate::suite::Suite::new(&$harness).with_worker(concat!(module_path!(), "::worker_process"));
+            $crate::history::processes(&suite);
+        }
 
         #[test]
         fn worker_process() {
