@@ -1,9 +1,8 @@
 //! The engines there are, and which of them this build has. A new engine is one more row.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use store_api::{Entity, Error, Result, Store};
+use store_api::{Error, Result, Store};
 
 use crate::OpenOptions;
 use crate::url::{Location, check_path};
@@ -53,7 +52,6 @@ pub(crate) fn open(location: Location<'_>, options: &OpenOptions) -> Result<Arc<
     };
     if engine.has_file {
         check_path(location.rest)?;
-        check_presence(location.rest, options)?;
     } else if !location.rest.is_empty() {
         let reason = format!("nothing may follow \"{}:\", found {:?}", engine.scheme, location.rest);
         return Err(Error::invalid("url", reason));
@@ -103,22 +101,15 @@ fn not_compiled(scheme: &str, remedy: String) -> Error {
     Error::EngineNotCompiled { scheme: scheme.to_owned(), remedy }
 }
 
-/// Checks that there is a file, if none is to be made.
-fn check_presence(path: &str, options: &OpenOptions) -> Result<()> {
-    if options.create {
-        return Ok(());
-    }
-    match Path::new(path).try_exists() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Error::not_found(Entity::File, path)),
-        Err(error) => Err(Error::backend("looking for the store's file", error)),
-    }
-}
-
 #[cfg(feature = "sqlite")]
 fn open_sqlite(path: &str, options: &OpenOptions) -> Result<Arc<dyn Store>> {
-    let engine_options =
-        store_sqlite::Options { busy_timeout: options.busy_timeout, ..store_sqlite::Options::default() };
+    let engine_options = store_sqlite::Options {
+        busy_timeout: options.busy_timeout,
+        // A file outlives its process in any case, so who asks for less gets that.
+        durability: options.durability.max(store_api::Durability::Process),
+        create: options.create,
+        ..store_sqlite::Options::default()
+    };
     Ok(Arc::new(store_sqlite::SqliteStore::open_with(path, engine_options)?))
 }
 
