@@ -121,6 +121,10 @@ fn check_header(path: &Path, file: &File) -> Result<()> {
     if length == 0 {
         return Ok(());
     }
+    if header == [0; HEADER] && journal_of(path).exists() {
+        // The power went while the file was created. The journal says that it was empty, and SQLite sees to it.
+        return Ok(());
+    }
     if !header.starts_with(MAGIC) {
         return Err(Error::NotThisStore { detail: format!("{path:?} is no SQLite database") });
     }
@@ -132,6 +136,12 @@ fn check_header(path: &Path, file: &File) -> Result<()> {
         u32::from_be_bytes(bytes)
     };
     check_owner(number(APPLICATION), number(USER_VERSION))
+}
+
+fn journal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    name.into()
 }
 
 /// Whether a database with these numbers in its header is one of ours, and of a schema that we know.

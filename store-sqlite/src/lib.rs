@@ -138,7 +138,7 @@ impl Transactional for SqliteStore {
     }
 
     fn read<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
-        self.readers.snapshot(|tx| work(tx))
+        self.readers.take()?.snapshot(|tx| work(tx))
     }
 
     fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
@@ -157,11 +157,12 @@ impl Transactional for SqliteStore {
     }
 
     fn verify(&self) -> Result<Verification> {
-        self.readers.snapshot(verify::run)
+        self.readers.own()?.snapshot(verify::run)
     }
 
     fn backup(&self, to: &Path) -> Result<()> {
-        self.readers.own(|connection| backup::run(connection, to, self.options.busy_timeout))
+        let lent = self.readers.own()?;
+        backup::run(lent.connection()?, to, self.options.busy_timeout)
     }
 
     fn close(&self) -> Result<()> {

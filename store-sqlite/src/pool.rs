@@ -1,5 +1,6 @@
 //! The connections that read: a small stack of them, so that a reader never waits for a writer.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,10 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct State {
     idle: Vec<Connection>,
-    /// How many there are, idle ones included.
+    /// How many belong to the stack, idle ones included.
     open: usize,
-    /// How many are used that do not belong to the stack.
-    extra: usize,
+    /// How many are in use that do not belong to the stack.
+    apart: usize,
     closed: bool,
 }
 
@@ -33,22 +34,46 @@ impl Pool {
         Pool { path, options, state: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// Runs `work` on one moment of the database, on a connection of the stack.
-    pub(crate) fn snapshot<R>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
-        self.take()?.snapshot(work)
+    /// A connection of the stack, for one snapshot.
+    ///
+    /// # Errors
+    /// `Busy` when all are in use for as long as the timeout.
+    pub(crate) fn take(&self) -> Result<Lent<'_>> {
+        let start = Instant::now();
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return Err(Error::Closed);
+            }
+            if let Some(connection) = state.idle.pop() {
+                return Ok(Lent { pool: self, connection: Some(connection), apart: Cell::new(false) });
+            }
+            if state.open < self.options.readers {
+                state.open += 1;
+                drop(state);
+                return self.open(false);
+            }
+            self.wait(&mut state, start, "all connections for reading of this process are in use")?;
+        }
     }
 
-    /// Gives `work` a connection of its own, beside the stack, for what takes long.
-    pub(crate) fn own<R>(&self, work: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
+    /// A connection apart from the stack, for what takes long.
+    pub(crate) fn own(&self) -> Result<Lent<'_>> {
         {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(Error::Closed);
             }
-            state.extra += 1;
+            state.apart += 1;
         }
-        let _counted = Extra(self);
-        work(&connection::open_reader(&self.path, &self.options)?)
+        self.open(true)
+    }
+
+    /// Opens a connection that is counted already; its count is given back when that fails.
+    fn open(&self, apart: bool) -> Result<Lent<'_>> {
+        let mut lent = Lent { pool: self, connection: None, apart: Cell::new(apart) };
+        lent.connection = Some(connection::open_reader(&self.path, &self.options)?);
+        Ok(lent)
     }
 
     /// Closes all connections, once nobody uses one.
@@ -58,7 +83,7 @@ impl Pool {
     pub(crate) fn close(&self) -> Result<()> {
         let start = Instant::now();
         let mut state = self.state.lock();
-        while state.idle.len() < state.open || state.extra > 0 {
+        while state.idle.len() < state.open || state.apart > 0 {
             self.wait(&mut state, start, "a snapshot of this process is still open")?;
         }
         state.closed = true;
@@ -68,28 +93,6 @@ impl Pool {
         }
         self.freed.notify_all();
         Ok(())
-    }
-
-    fn take(&self) -> Result<Lent<'_>> {
-        let start = Instant::now();
-        let mut state = self.state.lock();
-        loop {
-            if state.closed {
-                return Err(Error::Closed);
-            }
-            if let Some(connection) = state.idle.pop() {
-                return Ok(Lent { pool: self, connection: Some(connection) });
-            }
-            if state.open < self.options.readers {
-                state.open += 1;
-                drop(state);
-                // Lent first, so that the place is free again when opening fails.
-                let mut lent = Lent { pool: self, connection: None };
-                lent.connection = Some(connection::open_reader(&self.path, &self.options)?);
-                return Ok(lent);
-            }
-            self.wait(&mut state, start, "all connections for reading of this process are in use")?;
-        }
     }
 
     /// Waits until a connection is given back, for what is left of the timeout.
@@ -108,25 +111,44 @@ impl Pool {
     }
 }
 
-/// A connection of the stack, on its way back when dropped.
-struct Lent<'p> {
+/// A connection that is in use, on its way back when dropped.
+pub(crate) struct Lent<'p> {
     pool: &'p Pool,
     connection: Option<Connection>,
+    apart: Cell<bool>,
 }
 
 impl Lent<'_> {
-    fn snapshot<R>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
-        let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+    pub(crate) fn connection(&self) -> Result<&Connection> {
+        self.connection.as_ref().ok_or(Error::Closed)
+    }
+
+    /// Runs `work` on one moment of the database.
+    pub(crate) fn snapshot<R>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
+        let connection = self.connection()?;
         let start = Instant::now();
         begin_snapshot(connection).map_err(|e| error::waited_since(start, e))?;
-        work(&Tx::on(connection))
+        work(&Tx::reading(connection, self))
+    }
+
+    /// Takes the connection out of the stack, because its snapshot is going to take long: others may open another
+    /// in its place.
+    pub(crate) fn leave_stack(&self) {
+        if !self.apart.replace(true) {
+            let mut state = self.pool.state.lock();
+            state.open -= 1;
+            state.apart += 1;
+            self.pool.freed.notify_all();
+        }
     }
 }
 
 /// Begins a snapshot. BEGIN alone does not fix the moment; the first read does, so it is made here.
 fn begin_snapshot(connection: &Connection) -> Result<()> {
-    unit::run(connection, "BEGIN").map_err(|e| error::sqlite("beginning a snapshot", e))?;
-    Tx::on(connection).any("SELECT 1 FROM meta", []).map(drop)
+    let failed = |e| error::sqlite("beginning a snapshot", e);
+    unit::run(connection, "BEGIN").map_err(failed)?;
+    let mut look = connection.prepare_cached("SELECT 1 FROM meta").map_err(failed)?;
+    look.exists([]).map(drop).map_err(failed)
 }
 
 impl Drop for Lent<'_> {
@@ -137,19 +159,10 @@ impl Drop for Lent<'_> {
         let connection = self.connection.take().filter(ended);
         let mut state = self.pool.state.lock();
         match connection {
+            _ if self.apart.get() => state.apart -= 1,
             Some(connection) => state.idle.push(connection),
             None => state.open -= 1,
         }
         self.pool.freed.notify_all();
-    }
-}
-
-/// Counts a connection beside the stack.
-struct Extra<'p>(&'p Pool);
-
-impl Drop for Extra<'_> {
-    fn drop(&mut self) {
-        self.0.state.lock().extra -= 1;
-        self.0.freed.notify_all();
     }
 }

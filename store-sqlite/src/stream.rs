@@ -95,6 +95,7 @@ impl Tx<'_> {
 
 impl EngineTx for Tx<'_> {
     fn export(&self, sink: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+        self.takes_long();
         sink(Record::Counter(Counter { last: self.counter()? }))?;
         self.export_definitions::<Skill>(sink)?;
         self.export_definitions::<Agent>(sink)?;

@@ -8,17 +8,31 @@ use store_api::{
     AgentStore, AuditStore, BudgetStore, CheckpointStore, Error, Result, Seams, SkillStore, rules,
 };
 
+use crate::pool::Lent;
 use crate::{error, sums};
 
 /// A transaction or a snapshot on a connection. It is the same type for both: a snapshot's connection cannot write.
 pub(crate) struct Tx<'c> {
     connection: &'c Connection,
+    lent: Option<&'c Lent<'c>>,
 }
 
 impl<'c> Tx<'c> {
-    /// Goes on with the transaction that was begun on `connection`.
-    pub(crate) fn on(connection: &'c Connection) -> Self {
-        Tx { connection }
+    /// The write transaction that was begun on `connection`.
+    pub(crate) fn writing(connection: &'c Connection) -> Self {
+        Tx { connection, lent: None }
+    }
+
+    /// The snapshot that was begun on `connection`, which the pool has `lent`.
+    pub(crate) fn reading(connection: &'c Connection, lent: &'c Lent<'c>) -> Self {
+        Tx { connection, lent: Some(lent) }
+    }
+
+    /// Says that this is going to take long, so that nobody waits for its connection.
+    pub(crate) fn takes_long(&self) {
+        if let Some(lent) = self.lent {
+            lent.leave_stack();
+        }
     }
 
     /// A statement, from the cache if it was used before.

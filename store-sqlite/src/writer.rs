@@ -35,7 +35,7 @@ impl Writer {
         }
         let left = self.timeout.saturating_sub(start.elapsed());
         let unit = Unit::begin(connection, left).map_err(|e| error::waited_since(start, e))?;
-        let done = match work(&Tx::on(connection)) {
+        let done = match work(&Tx::writing(connection)) {
             Ok(done) => done,
             Err(error) => {
                 unit.undo()?;

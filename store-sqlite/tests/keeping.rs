@@ -31,7 +31,7 @@ fn fill(store: &SqliteStore) {
     skill.visibility = Visibility::Shared;
     skill.shared_with = BTreeSet::from([id::<PrincipalId>("friend")]);
     skill.schedule = Some(Schedule::new("@daily", "UTC", Some(before_1970)));
-    skill.extra.insert("pi".into(), json!(3.14159265358979_f64));
+    skill.extra.insert("float".into(), json!(0.1_f64 + 0.2));
     skill.extra.insert("big".into(), json!(u64::MAX));
     let mut agent = Agent::new(id::<AgentId>("a"), id("owner"), id("agent"));
     agent.channel_filter = BTreeSet::from([id("general")]);

@@ -309,3 +309,23 @@ fn many_open_and_create_one_file_at_once() {
         assert_eq!(found.items.len(), 4);
     }
 }
+
+#[test]
+fn an_export_takes_no_reader_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = impatient(&directory.path().join("s.db"));
+    store.skills().save(&skill("a"), Expect::Any).unwrap();
+    let mut records = 0;
+    store
+        .export(&mut |_| {
+            records += 1;
+            thread::scope(|scope| {
+                // The only reader of this store.
+                scope.spawn(|| store.skills().get(&SkillId::new("a").unwrap()).unwrap().unwrap());
+            });
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(records, 2);
+    store.close().unwrap();
+}
