@@ -65,7 +65,7 @@ pub(crate) enum Failure {
     Store(Error),
     /// The command line.
     Usage(String),
-    /// Standard output: nobody reads it any more, or it is full.
+    /// Standard input or output: nobody reads what is written any more, or the disk is full.
     Output(io::Error),
 }
 
@@ -95,7 +95,7 @@ impl Failure {
     pub(crate) fn message(&self, json: bool) -> Option<String> {
         let error = match self {
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return None,
-            Failure::Output(error) => other("output", format!("writing to standard output failed: {error}")),
+            Failure::Output(error) => other("output", format!("standard input or output failed: {error}")),
             Failure::Usage(text) if json => other("usage", text.clone()),
             Failure::Usage(text) => return Some(text.clone()),
             Failure::Store(error) => described(error),

@@ -47,7 +47,7 @@ fn verify(context: &Context) -> Result<Code, Failure> {
     Ok(if found.is_sound() { Code::Fine } else { Code::Corrupt })
 }
 
-/// With `--json` an export to standard output is still what was asked for: the records.
+/// To a file, or to standard output; the records are not the one document that `--json` promises.
 fn export(to: &str, context: &Context) -> Result<Code, Failure> {
     if to != "-" {
         let call = Call::new("store.export").with("to", to);
@@ -55,6 +55,10 @@ fn export(to: &str, context: &Context) -> Result<Code, Failure> {
         let look = Look::Said("records written:");
         let value = if context.json { exported } else { exported["records"].take() };
         return context.say(Answer::new(value, look));
+    }
+    if context.json {
+        let reason = "an export is many JSON documents: with --json, name a file for it";
+        return Err(Failure::Usage(reason.into()));
     }
     let store = context.open(false)?;
     // A reader that left is no fault of the store: it is told apart from what the store says.

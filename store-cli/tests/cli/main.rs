@@ -1,0 +1,8 @@
+//! `storectl` as a program: run on real files, seen from outside.
+#![cfg(feature = "sqlite")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod exits;
+mod moving;
+mod support;
+mod verbs;
