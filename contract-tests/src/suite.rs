@@ -40,6 +40,15 @@ macro_rules! __each_law {
             audit::aud_3_families_and_purges;
             checkpoints::ckp_1_checkpoints_never_go_back;
             pages::page_1_pages_joined_are_the_list;
+            transactions::txn_1_all_or_nothing;
+            transactions::txn_2_failures_stand_alone;
+            durability::dur_1_acknowledged_means_there;
+            durability::dur_2_after_a_failed_flush;
+            opening::open_1_only_its_own_and_untouched;
+            opening::open_2_waits_then_busy;
+            damage::rot_1_damage_is_reported;
+            moves::move_1_export_import_export;
+            opening::sec_1_secrets_stay_secret;
         }
     };
 }

@@ -4,5 +4,12 @@
 pub mod audit;
 pub mod budgets;
 pub mod checkpoints;
+pub mod damage;
+pub mod documents;
+pub mod durability;
+pub mod moves;
+pub mod opening;
+pub mod pages;
 pub mod schedules;
+pub mod transactions;
 pub mod versions;
