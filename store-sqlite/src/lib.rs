@@ -40,10 +40,14 @@ use writer::Writer;
 /// How long a call waits for others when nobody says.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest that a call may be told to wait: SQLite counts milliseconds in 32 bits.
+pub const MAX_BUSY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How long a call waits for other writers, or for a connection to read on, before it is `Busy`.
+    /// How long a call waits for other writers, or for a connection to read on, before it is `Busy`. At most
+    /// [`MAX_BUSY_TIMEOUT`].
     pub busy_timeout: Duration,
     /// What an acknowledged write survives: [`Durability::PowerLoss`] or [`Durability::Process`].
     pub durability: Durability,
@@ -69,6 +73,10 @@ impl Options {
     fn check(&self) -> Result<()> {
         if self.durability == Durability::Memory {
             return Err(Error::invalid("durability", "a file survives its process at least"));
+        }
+        if self.busy_timeout > MAX_BUSY_TIMEOUT {
+            let reason = format!("{:?} is more than {MAX_BUSY_TIMEOUT:?}", self.busy_timeout);
+            return Err(Error::invalid("busy_timeout", reason));
         }
         if self.readers == 0 {
             return Err(Error::invalid("readers", "is 0, at least 1"));

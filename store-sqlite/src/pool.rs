@@ -155,12 +155,12 @@ impl Drop for Lent<'_> {
     fn drop(&mut self) {
         let ended =
             |connection: &Connection| connection.is_autocommit() || unit::run(connection, "ROLLBACK").is_ok();
-        // A connection whose snapshot does not end is closed; the next taker opens another.
-        let connection = self.connection.take().filter(ended);
+        // One that is apart, and one whose snapshot does not end, is closed here; the next taker opens another.
+        let kept = self.connection.take().filter(|connection| !self.apart.get() && ended(connection));
         let mut state = self.pool.state.lock();
-        match connection {
-            _ if self.apart.get() => state.apart -= 1,
+        match kept {
             Some(connection) => state.idle.push(connection),
+            None if self.apart.get() => state.apart -= 1,
             None => state.open -= 1,
         }
         self.pool.freed.notify_all();

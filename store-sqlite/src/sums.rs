@@ -33,13 +33,16 @@ pub(crate) fn last_seq(kind: Kind, id: &str, last_seq: i64) -> i64 {
 
 /// Needs nothing but the key and the new values, so that a mark is one statement that reads nothing.
 pub(crate) fn run_state(kind: Kind, id: &str, state: &RunColumns<'_>) -> i64 {
+    let (worker, until, token) = state.lease.parts();
     sum(&[
         b"definitions.run",
         &[kind.code()],
         id.as_bytes(),
         &optional(state.next_run_at),
         &optional(state.last_run_at),
-        &state.lease.bytes(),
+        worker,
+        &until,
+        &token,
     ])
 }
 
@@ -91,12 +94,18 @@ pub(crate) fn checkpoint(run: &str, doc: &str) -> i64 {
 }
 
 pub(crate) fn checkpoint_head(run: &str, iteration: i64, lease: &LeaseColumns<'_>) -> i64 {
-    sum(&[b"checkpoints.head", run.as_bytes(), &iteration.to_le_bytes(), &lease.bytes()])
+    let (worker, until, token) = lease.parts();
+    sum(&[b"checkpoints.head", run.as_bytes(), &iteration.to_le_bytes(), worker, &until, &token])
 }
 
-/// Nothing for nothing, eight bytes for a number: parts are told apart by their length.
-fn optional(value: Option<i64>) -> Vec<u8> {
-    value.map_or_else(Vec::new, |value| value.to_le_bytes().to_vec())
+/// A number that may be absent: whether it is there, then the number.
+fn optional(value: Option<i64>) -> [u8; 9] {
+    let mut bytes = [0; 9];
+    if let Some(value) = value {
+        bytes[0] = 1;
+        bytes[1..].copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
 }
 
 /// A lease as it stands in columns. Either all three are there or none.
@@ -129,9 +138,9 @@ impl<'a> LeaseColumns<'a> {
         }
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        let numbers = [self.until, self.token].into_iter().flat_map(optional);
-        numbers.chain(self.worker.unwrap_or_default().bytes()).collect()
+    /// The worker, whose id is never empty, and the two numbers.
+    fn parts(&self) -> (&'a [u8], [u8; 9], [u8; 9]) {
+        (self.worker.unwrap_or_default().as_bytes(), optional(self.until), optional(self.token))
     }
 }
 

@@ -136,6 +136,7 @@ fn options_out_of_range_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     for options in [
         Options { readers: 0, ..Options::default() },
+        Options { busy_timeout: Duration::MAX, ..Options::default() },
         Options { durability: Durability::Memory, ..Options::default() },
     ] {
         let refused = SqliteStore::open_with(directory.path().join("s.db"), options);
