@@ -71,7 +71,8 @@ impl Tx<'_> {
     /// The run that an entry of a list leads to, and its place there.
     fn listed_run(&self, entry: &[u8]) -> Result<(Position, Arc<Run>)> {
         let mut fields = Fields::of(entry);
-        (fields.code()?, fields.optional_text()?);
+        fields.code()?;
+        fields.optional_text()?;
         let (started_at, id) = (fields.signed()?, fields.text()?);
         fields.end()?;
         let id = RunId::new(id).map_err(|e| Error::corrupt(value::place(RUN_LISTS, entry), e.to_string()))?;

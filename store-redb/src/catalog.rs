@@ -38,6 +38,9 @@ impl<D: Definition> Found<D> {
     }
 }
 
+/// Where a definition stands in the order of those that are due: its next time, then its id.
+type DuePlace<D> = (i64, <D as Definition>::Id);
+
 pub(crate) fn key<D: Definition>(id: &D::Id) -> Key {
     keys::definition(D::KIND, id.as_ref())
 }
@@ -189,7 +192,9 @@ impl Tx<'_> {
         }
         self.take(FACETS, span, Order::Forwards, limit, |key, _| {
             let mut fields = Fields::of(key);
-            (keys::kind(&mut fields)?, fields.code()?, fields.text()?);
+            keys::kind(&mut fields)?;
+            fields.code()?;
+            fields.text()?;
             let id: D::Id = stored_id(FACETS, key, fields.text()?)?;
             fields.end()?;
             let found = self.led_to::<D>(&id)?;
@@ -228,10 +233,10 @@ impl Tx<'_> {
     fn due_after<D: Definition>(
         &self,
         now: DateTime<Utc>,
-        position: Option<(i64, D::Id)>,
+        position: Option<DuePlace<D>>,
         limit: usize,
         keep: impl Fn(&RunState) -> bool,
-    ) -> Result<Vec<((i64, D::Id), Found<D>)>> {
+    ) -> Result<Vec<(DuePlace<D>, Found<D>)>> {
         let kind = keys::of_kind(D::KIND);
         let mut span = Span::under(&kind).through(&kind.signed(time::nanos("now", now)?));
         if let Some((at, id)) = &position {
@@ -389,7 +394,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         lease::end(now, lease)?;
         let claimable = |state: &RunState| lease::claimable(state.lease.as_ref(), now);
         let found = self.due_after::<D>(now, None, max, claimable)?;
-        let claim = |((due_at, id), found): ((i64, D::Id), Found<D>)| {
+        let claim = |((due_at, id), found): (DuePlace<D>, Found<D>)| {
             let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, lease)?;
             let before = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             let after = RunState { lease: Some(lease.clone()), ..before.clone() };

@@ -22,6 +22,23 @@ pub(crate) enum Standing {
     Redb(File),
 }
 
+/// The path of a file: absolute, and without symbolic links in its directory, so that it goes on leading there. The
+/// file itself need not exist.
+///
+/// # Errors
+/// `InvalidInput` for a path that names no file; `Backend` when its directory cannot be reached.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
+    let unnamed = || Error::invalid("path", format!("{path:?} names no file"));
+    let name = path.file_name().ok_or_else(unnamed)?;
+    if name.as_encoded_bytes().contains(&0) {
+        return Err(Error::invalid("path", "has the character U+0000"));
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory =
+        directory.canonicalize().map_err(|e| io(format!("opening {}", directory.display()), e))?;
+    Ok(directory.join(name))
+}
+
 /// Looks at a path without changing anything there, and without following a link.
 ///
 /// # Errors
@@ -157,8 +174,9 @@ fn flush_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The directory of a path that was resolved.
 fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent().unwrap_or(path)
 }
 
 const SUFFIX: &str = ".new";

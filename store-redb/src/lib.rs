@@ -9,7 +9,7 @@
 //! let store = store_redb::RedbStore::open(&path)?;
 //! let skill = Skill::new(SkillId::new("s")?, PrincipalId::new("ana")?, Name::new("report")?);
 //! store.skills().save(&skill, Expect::Absent)?;
-//! store.close()
+//! Store::close(&store)
 //! # }
 //! ```
 //!
@@ -53,34 +53,48 @@ use crate::tx::Tx;
 /// The version of the layout that this version writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
 
+/// How long a call waits unless it is told otherwise.
+pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// How long a call waits for whoever is in its way (another opener of the file, another writer, a `close`)
-    /// before it gives `Busy`. 5 s unless said otherwise.
+    /// before it is `Busy`.
     pub busy_timeout: Duration,
-    /// What an acknowledged write survives. [`Durability::PowerLoss`] unless said otherwise; with
-    /// [`Durability::Process`] no commit waits for the disk. [`Durability::Memory`] is refused.
+    /// What an acknowledged write survives: [`Durability::PowerLoss`], or [`Durability::Process`], with which no
+    /// commit waits for the disk.
     pub durability: Durability,
-    /// How many bytes of pages are kept in memory, at most. 256 MiB unless said otherwise.
+    /// How many bytes of pages are kept in memory, at most.
     pub cache_size: usize,
-    /// Whether to read and check the whole file first. Off unless said otherwise: a plain open trusts a file that
-    /// was closed in order, and [`verify`](store_api::Store::verify) checks it later.
+    /// Whether to read and check the whole file first. A plain open trusts a file that was closed in order, and
+    /// [`verify`](store_api::Store::verify) checks it later.
     pub check_integrity: bool,
+    /// Whether to create the file when there is none.
+    pub create: bool,
 }
 
 impl Default for Options {
+    /// Five seconds, power loss, 256 MiB, unchecked, created when absent.
     fn default() -> Self {
         Options {
-            busy_timeout: Duration::from_secs(5),
+            busy_timeout: DEFAULT_BUSY_TIMEOUT,
             durability: Durability::PowerLoss,
             cache_size: 256 << 20,
             check_integrity: false,
+            create: true,
         }
     }
 }
 
 impl Options {
+    fn check(&self) -> Result<()> {
+        if self.durability == Durability::Memory {
+            return Err(Error::invalid("durability", "a file survives its process at least"));
+        }
+        Ok(())
+    }
+
     fn flushes(&self) -> bool {
         self.durability == Durability::PowerLoss
     }
@@ -116,7 +130,8 @@ impl RedbStore {
     /// # Guarantees
     /// As [`open`](RedbStore::open).
     /// # Errors
-    /// As [`open`](RedbStore::open); `Unsupported` for a durability that a file does not have.
+    /// As [`open`](RedbStore::open); `NotFound` when there is no file and none is to be created; `InvalidInput` for
+    /// options that cannot be kept.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_over(path, options, |file| file)
     }
@@ -132,10 +147,8 @@ impl RedbStore {
         options: Options,
         over: impl Fn(FileBackend) -> B,
     ) -> Result<Self> {
-        if options.durability == Durability::Memory {
-            return Err(Error::Unsupported { operation: "a file that is only in memory".into() });
-        }
-        let path = std::path::absolute(path).map_err(|e| error::io("finding the path of the store", e))?;
+        options.check()?;
+        let path = file::resolve(path.as_ref())?;
         let database = open::open(&path, &options, over)?;
         Ok(RedbStore {
             identity: Identity::new(),
@@ -220,11 +233,12 @@ impl Transactional for RedbStore {
     }
 
     fn backup(&self, to: &Path) -> Result<()> {
+        let to = file::resolve(to)?;
         if to.symlink_metadata().is_ok() {
-            return Err(file::taken(to));
+            return Err(file::taken(&to));
         }
         let database = self.database()?;
-        backup::copy(&Tx::on(&self.snapshot(&database)?), to)
+        backup::copy(&Tx::on(&self.snapshot(&database)?), &to)
     }
 
     fn close(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
 use serde::{Deserialize, Serialize};
-use store_api::{Error, Result};
+use store_api::{Entity, Error, Result};
 
 use crate::error::{Edge, Fault, busy, catch, io};
 use crate::file::{self, Staged, Standing};
@@ -44,6 +44,9 @@ pub(crate) fn open<B: StorageBackend>(
     let start = Instant::now();
     loop {
         let opened = match file::look(path)? {
+            Standing::Nothing if !options.create => {
+                return Err(Error::not_found(Entity::File, path.display().to_string()));
+            }
             Standing::Nothing => create(path).map(|()| Opened::Again)?,
             Standing::Empty(empty) => fill(path, &empty)?,
             Standing::Redb(file) => open_file(path, file, options, &over)?,

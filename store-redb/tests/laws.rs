@@ -1,0 +1,7 @@
+//! The laws, the model and the histories, run on this engine.
+
+#![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
+
+mod harness;
+
+contract_tests::laws!(crate::harness::Redb);
