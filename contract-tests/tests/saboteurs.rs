@@ -1,12 +1,14 @@
 //! The suite has teeth: each saboteur fails the law that it breaks, and the wrapper that saboteurs are made with,
 //! without a fault, keeps all of them.
 
+#![allow(clippy::expect_used)] // in a test, also in its helpers, each is an assertion
+
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use contract_tests::saboteurs::{Fault, Saboteur, WITHOUT_SABOTEUR};
-use contract_tests::suite::{Check, REGISTRY};
-use contract_tests::{laws, model};
+use contract_tests::suite::{Check, REGISTRY, Suite};
+use contract_tests::{history, laws, model};
 use store_api::contract;
 
 /// Makes one test for each saboteur, and the list of them.
@@ -135,5 +137,23 @@ fn the_model_catches_saboteurs_too() {
     for fault in FOR_THE_MODEL {
         let run = || model::run(&Saboteur(Some(fault)), model::CASES, model::OPERATIONS, 1);
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err(), "the model does not catch {fault:?}");
+    }
+}
+
+/// The faults that only show when threads meet.
+const RACES: [Fault; 5] = [
+    Fault::UnguardedMax,
+    Fault::EventSeqFromOldCount,
+    Fault::AddIsGetChangePut,
+    Fault::LimitCheckedEarly,
+    Fault::ClaimNotStored,
+];
+
+#[test]
+fn the_concurrent_test_catches_races() {
+    for fault in RACES {
+        let saboteur = Saboteur(Some(fault));
+        let run = || history::threads(&Suite::new(&saboteur));
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err(), "the concurrent test does not catch {fault:?}");
     }
 }

@@ -6,7 +6,7 @@ pub mod check;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use store_api::{Error, ErrorKind, Expect, Revision, RunId, SkillId, Store};
+use store_api::{Error, ErrorKind, Expect, Revision, RunId, SkillId, Store, Usage};
 
 use crate::fixture;
 use crate::process::{Orders, Worker, place_for_workers};
@@ -25,7 +25,8 @@ struct History {
     appends: Mutex<Vec<Timed<u64>>>,
     events: Mutex<Vec<Timed<u64>>>,
     adds: Mutex<Vec<Timed<(u64, u64)>>>,
-    budget: Mutex<Vec<Timed<BudgetStep>>>,
+    /// One log for each account with a limit.
+    budgets: Vec<Mutex<Vec<Timed<BudgetStep>>>>,
     register: Mutex<Vec<Timed<RegisterStep>>>,
     holds: Mutex<Vec<Timed<SkillId>>>,
 }
@@ -37,7 +38,7 @@ impl History {
             appends: Mutex::default(),
             events: Mutex::default(),
             adds: Mutex::default(),
-            budget: Mutex::default(),
+            budgets: (0..ROUNDS).map(|_| Mutex::default()).collect(),
             register: Mutex::default(),
             holds: Mutex::default(),
         }
@@ -97,7 +98,9 @@ pub fn threads(suite: &Suite<'_>) {
     check::numbered(&take(history.appends)).unwrap();
     check::numbered(&take(history.events)).unwrap();
     check::totals(&take(history.adds)).unwrap();
-    check::linearizable(&Budget { limit: LIMIT }, &take(history.budget)).unwrap();
+    for account in history.budgets {
+        check::linearizable(&Budget { limit: LIMIT }, &take(account)).unwrap();
+    }
     check::linearizable(&Register, &take(history.register)).unwrap();
     check::held_once(&take(history.holds)).unwrap();
 }
@@ -111,41 +114,37 @@ fn append(store: &dyn Store, history: &History, number: u64) {
     );
 }
 
-/// Low enough that admissions are refused before the last round, for every mix of amounts.
-const LIMIT: u64 = ROUNDS * 2;
+/// The limit of each account that has one. Only the moment when an account fills up shows whether its limit holds, so
+/// there is one for each round, and a few charges fill it.
+const LIMIT: u64 = 8;
 
-/// An add to an account that only grows, and an admission, an add or a read of one with a limit.
+/// An add to an account that only grows, and a read or an add and two admissions to one with a limit.
 fn charge(store: &dyn Store, history: &History, number: u64) {
     let budgets = store.budgets();
     let amount = 1 + number % 3;
+    let now = fixture::at(1);
     let grows = fixture::charge(&fixture::account("grows", 3_600), amount);
-    let total = |usage: &store_api::Usage| usage.used.micros();
-    history.record(
-        &history.adds,
-        || budgets.add(&grows, fixture::at(1)).unwrap(),
-        |usage| (amount, total(usage)),
-    );
+    let total = |usage: &Usage| usage.used.micros();
+    history.record(&history.adds, || budgets.add(&grows, now).unwrap(), |usage| (amount, total(usage)));
 
-    let account = fixture::account("limited", 3_600);
+    let round = number % ROUNDS;
+    let account = fixture::account(&format!("limited {round}"), 3_600);
     let charge = fixture::charge(&account, amount);
-    let log = &history.budget;
-    match number % 3 {
-        0 => {
-            let read = || budgets.usage(&account, fixture::at(1)).unwrap();
-            history.record(log, read, |usage| BudgetStep::Usage(total(usage)));
-        }
-        1 if number % 4 == 1 => {
-            let add = || budgets.add(&charge, fixture::at(1)).unwrap();
-            history.record(log, add, |usage| BudgetStep::Add(amount, total(usage)));
-        }
-        _ => {
-            let admit = || budgets.admit(&charge, fixture::micros(LIMIT), fixture::at(1));
-            drop(history.record(log, admit, |admitted| match admitted {
-                Ok(usage) => BudgetStep::Admit(amount, Ok(total(usage))),
-                Err(Error::LimitExceeded { used, .. }) => BudgetStep::Admit(amount, Err(used.micros())),
-                Err(error) => panic!("an admission gave {error}"),
-            }));
-        }
+    let log = &history.budgets[usize::try_from(round).unwrap()];
+    if number.is_multiple_of(2) {
+        let read = || budgets.usage(&account, now).unwrap();
+        history.record(log, read, |usage| BudgetStep::Usage(total(usage)));
+    } else {
+        let add = || budgets.add(&charge, now).unwrap();
+        history.record(log, add, |usage| BudgetStep::Add(amount, total(usage)));
+    }
+    for _ in 0..2 {
+        let admit = || budgets.admit(&charge, fixture::micros(LIMIT), now);
+        drop(history.record(log, admit, |admitted| match admitted {
+            Ok(usage) => BudgetStep::Admit(amount, Ok(total(usage))),
+            Err(Error::LimitExceeded { used, .. }) => BudgetStep::Admit(amount, Err(used.micros())),
+            Err(error) => panic!("an admission gave {error}"),
+        }));
     }
 }
 
@@ -154,7 +153,7 @@ fn save(store: &dyn Store, history: &History, number: u64) {
     let skills = store.skills();
     let skill = fixture::skill("register");
     let log = &history.register;
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         let save = || skills.save(&skill, Expect::Any).unwrap();
         history.record(log, save, |revision| RegisterStep::Save(revision.0));
         return;

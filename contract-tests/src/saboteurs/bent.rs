@@ -244,7 +244,7 @@ impl<D: Definition> Catalog<D> for Bent<'_> {
             Some(Fault::ReadErrorSwallowed) if can_append()? => {
                 let mut memory = self.store.memory.lock();
                 memory.appends += 1;
-                let failed = memory.appends % 3 == 0;
+                let failed = memory.appends.is_multiple_of(3);
                 drop(memory);
                 if failed { self.put_version(version, 1) } else { catalog.append_version(version) }
             }
