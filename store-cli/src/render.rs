@@ -135,6 +135,11 @@ fn plain(value: &Value) -> String {
     }
 }
 
+/// Text of several lines, without other control characters.
+pub(crate) fn visible_lines(text: &str) -> String {
+    format!("{}\n", visible(text, true))
+}
+
 fn visible(text: &str, lines: bool) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if c.is_control() && !(lines && (c == '\n' || c == '\t')) {

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use store::{Entity, Error, Result, Secret, VersionId};
 
+use super::files::{self, ImportArgs};
 use super::{Answer, Call, Context, expect, object, read_json};
 use crate::args::{ClaimArgs, PageArgs};
 use crate::key;
@@ -150,12 +151,7 @@ pub(crate) enum CatalogVerb {
         next: Option<String>,
     },
     /// Keep every definition file below a directory in the store
-    Import {
-        dir: std::path::PathBuf,
-        /// Whose the definitions are
-        #[arg(long)]
-        owner: String,
-    },
+    Import(ImportArgs),
 }
 
 /// What is said about a version.
@@ -427,7 +423,7 @@ impl CatalogVerb {
                 let call = call(Verb::Reschedule).with("id", id).at("next", next);
                 context.answer(call, Look::Said("rescheduled"))
             }
-            CatalogVerb::Import { dir, owner } => super::files::import(names.entity, &dir, &owner, context),
+            CatalogVerb::Import(args) => files::import(names.entity, args, context),
         }
     }
 }

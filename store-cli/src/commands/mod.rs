@@ -18,7 +18,7 @@ use crate::args::{Cli, Noun, PageArgs};
 use crate::clock::{Clock, moment};
 use crate::exit::{Code, Failure};
 use crate::key::read_text;
-use crate::render::{Look, render};
+use crate::render::{Look, render, visible_lines};
 use crate::rpc::{self, Params};
 
 /// Does what the command line says.
@@ -50,12 +50,33 @@ pub(crate) struct Context {
 /// What a verb has to say.
 pub(crate) struct Answer {
     value: Value,
-    look: Look,
+    shown: Shown,
+    code: Code,
+}
+
+/// What people see of an answer.
+enum Shown {
+    /// The value, so.
+    Value(Look),
+    /// A text of its own.
+    Text(String),
 }
 
 impl Answer {
+    /// A value, and how it looks to people.
     pub(crate) fn new(value: Value, look: Look) -> Self {
-        Answer { value, look }
+        Answer { value, shown: Shown::Value(look), code: Code::Fine }
+    }
+
+    /// A value, and what people are told instead.
+    pub(crate) fn told(value: Value, text: String) -> Self {
+        Answer { value, shown: Shown::Text(text), code: Code::Fine }
+    }
+
+    /// The same answer with another exit code.
+    pub(crate) fn with_code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
     }
 }
 
@@ -97,13 +118,13 @@ impl Context {
 
     /// Writes an answer to standard output: one JSON document, or what people read.
     fn say(&self, answer: Answer) -> Result<Code, Failure> {
-        let text = if self.json {
-            format!("{}\n", answer.value)
-        } else {
-            render(answer.look, &answer.value, self.now)
+        let text = match answer.shown {
+            _ if self.json => format!("{}\n", answer.value),
+            Shown::Value(look) => render(look, &answer.value, self.now),
+            Shown::Text(text) => visible_lines(&text),
         };
         crate::write_out(&text)?;
-        Ok(Code::Fine)
+        Ok(answer.code)
     }
 }
 

@@ -9,7 +9,7 @@ use store::{Error, Verification};
 use super::{Answer, Call, Context};
 use crate::args::Noun;
 use crate::exit::{Code, Failure};
-use crate::render::{Cell, Column, Look, column};
+use crate::render::{Cell, Column, Look, column, render};
 use crate::{rpc, transfer};
 
 const PROBLEMS: &[Column] = &[column("WHAT", "/what", Cell::Text), column("PROBLEM", "/detail", Cell::Text)];
@@ -36,15 +36,14 @@ fn verify(context: &Context) -> Result<Code, Failure> {
     let value = context.call(Call::new("store.verify"))?;
     let found: Verification = serde_json::from_value(value.clone())
         .map_err(|error| Error::backend("reading the verification", error))?;
-    if context.json {
-        context.say(Answer::new(value, Look::Record))?;
-    } else if found.is_sound() {
-        context.say(Answer::new(json!(found.records), Look::Said("sound; records read:")))?;
+    let text = if found.is_sound() {
+        format!("sound; records read: {}", found.records)
     } else {
-        context.say(Answer::new(json!(found.problems), Look::Table(PROBLEMS)))?;
-        context.say(Answer::new(json!(found.problems_found), Look::Said("problems:")))?;
-    }
-    Ok(if found.is_sound() { Code::Fine } else { Code::Corrupt })
+        let problems = render(Look::Table(PROBLEMS), &value["problems"], context.now);
+        format!("{problems}problems: {}", found.problems_found)
+    };
+    let code = if found.is_sound() { Code::Fine } else { Code::Corrupt };
+    context.say(Answer::told(value, text).with_code(code))
 }
 
 /// To a file, or to standard output; the records are not the one document that `--json` promises.

@@ -136,7 +136,8 @@ impl Request {
     }
 }
 
-#[cfg(all(test, feature = "memory"))]
+#[cfg(test)]
+#[cfg(feature = "memory")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -193,3 +193,34 @@ fn the_whole_store() {
     assert_eq!(bench.fails(4, &["backup", &copy])["kind"], "already_exists");
     assert!(bench.path("copy.db").exists());
 }
+
+#[test]
+fn definition_files() {
+    let bench = Bench::new();
+    let write = |path: &str, text: &str| {
+        std::fs::create_dir_all(bench.path(path).parent().unwrap()).unwrap();
+        bench.file(path, text)
+    };
+    write("skills/one/SKILL.md", "---\nname: one\ndescription: First: of two\n---\n# One\n");
+    write("skills/two/SKILL.md", "---\nname: two\ndescription: Second\n---\n# Two\n");
+    write("agents/helper.md", "---\nname: helper\ndescription: Helps\nskills: [one]\n---\nBe kind.\n");
+    let dir = |name: &str| bench.path(name).display().to_string();
+    let (skills, agents) = (dir("skills"), dir("agents"));
+    let counts =
+        |kind: &str, dir: &str| bench.json(&[kind, "import", dir, "--owner", "ana"])["counts"].clone();
+    assert_eq!(counts("skill", &skills)["created"], 2);
+    assert_eq!(counts("agent", &agents)["created"], 1);
+    write("skills/two/SKILL.md", "---\nname: two\ndescription: Second\n---\n# Two, better\n");
+    let again = counts("skill", &skills);
+    assert_eq!((again["changed"].clone(), again["unchanged"].clone()), (json!(1), json!(1)));
+    assert_eq!(
+        bench.json(&["skill", "get", "--owner", "ana", "--name", "two"])["doc"]["body"],
+        "# Two, better\n"
+    );
+
+    write("skills/bad/SKILL.md", "---\nname: [\n---\n");
+    let ran = bench.run(&["skill", "import", &skills, "--owner", "ana"]);
+    assert_eq!(ran.code, 9, "{}", ran.err);
+    assert!(ran.out.contains("bad/SKILL.md") && ran.out.contains("refused"), "{}", ran.out);
+    assert_eq!(bench.fails(3, &["skill", "import", "/no/such/dir", "--owner", "ana"])["what"], "file");
+}
