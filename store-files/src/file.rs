@@ -89,6 +89,9 @@ pub struct SkillFile {
     pub extra: Map<String, Value>,
     /// What follows the front matter, to the byte.
     pub body: String,
+    /// The line of each key of the front matter, from 1.
+    #[serde(skip)]
+    pub lines: BTreeMap<String, usize>,
     /// What was taken other than as it stands.
     pub warnings: Vec<Warning>,
 }
@@ -112,6 +115,9 @@ pub struct AgentFile {
     pub extra: Map<String, Value>,
     /// What follows the front matter, to the byte: the agent's prompt.
     pub body: String,
+    /// The line of each key of the front matter, from 1.
+    #[serde(skip)]
+    pub lines: BTreeMap<String, usize>,
     /// What was taken other than as it stands.
     pub warnings: Vec<Warning>,
 }
@@ -130,6 +136,7 @@ pub fn parse_skill(path: impl AsRef<Path>, bytes: &[u8]) -> Result<SkillFile, Fi
     let compatibility = header.text("compatibility");
     let allowed_tools = header.list("allowed-tools");
     let metadata = header.map("metadata");
+    let lines = header.lines();
     let (extra, body, warnings) = header.rest();
     let path = path.to_owned();
     Ok(SkillFile {
@@ -142,6 +149,7 @@ pub fn parse_skill(path: impl AsRef<Path>, bytes: &[u8]) -> Result<SkillFile, Fi
         metadata,
         extra,
         body,
+        lines,
         warnings,
     })
 }
@@ -155,8 +163,10 @@ pub fn parse_agent(path: impl AsRef<Path>, bytes: &[u8]) -> Result<AgentFile, Fi
     let tools = header.list("tools");
     let model = header.text("model");
     let skills = header.list("skills");
+    let lines = header.lines();
     let (extra, body, warnings) = header.rest();
-    Ok(AgentFile { path: path.to_owned(), name, description, tools, model, skills, extra, body, warnings })
+    let path = path.to_owned();
+    Ok(AgentFile { path, name, description, tools, model, skills, extra, body, lines, warnings })
 }
 
 /// A front matter whose keys are taken out one by one; what stays is `extra`.
@@ -164,7 +174,7 @@ struct Header<'a> {
     path: &'a Path,
     yaml: String,
     first_line: usize,
-    order: Vec<String>,
+    order: Vec<(String, usize)>,
     entries: BTreeMap<String, (usize, Rc<Node>)>,
     extra: Map<String, Value>,
     body: &'a str,
@@ -225,7 +235,7 @@ impl<'a> Header<'a> {
             Some(node) if node.is_null() => {}
             Some(Node { kind: Shape::Map(entries), .. }) => {
                 for entry in entries {
-                    header.order.push(entry.key.clone());
+                    header.order.push((entry.key.clone(), entry.line));
                     header.entries.insert(entry.key.clone(), (entry.line, Rc::clone(&entry.value)));
                 }
             }
@@ -236,6 +246,11 @@ impl<'a> Header<'a> {
             }
         }
         Ok(header)
+    }
+
+    /// The line in the file of each key.
+    fn lines(&self) -> BTreeMap<String, usize> {
+        self.order.iter().map(|(key, line)| (key.clone(), self.line(*line))).collect()
     }
 
     /// A line in the file for one in the block.
@@ -364,7 +379,7 @@ impl<'a> Header<'a> {
     }
 
     fn rest(mut self) -> (Map<String, Value>, String, Vec<Warning>) {
-        for key in std::mem::take(&mut self.order) {
+        for (key, _) in std::mem::take(&mut self.order) {
             let Some((line, node)) = self.take(&key) else { continue };
             if key == "<<" {
                 self.warnings.push(yaml::merge_warning(self.line(line)));
@@ -381,7 +396,7 @@ impl<'a> Header<'a> {
 }
 
 /// Cuts at commas and white space, but not inside of brackets: `Bash(git add:*), Read` is two.
-fn cut(text: &str) -> Vec<String> {
+pub(crate) fn cut(text: &str) -> Vec<String> {
     let mut items = Vec::new();
     let mut item = String::new();
     let mut depth = 0usize;

@@ -55,16 +55,19 @@
 //!
 //! What still fails is refused with the line in the file and the reason.
 
+mod document;
 mod file;
 pub mod front_matter;
 mod repair;
+pub mod sync;
 mod walk;
 mod yaml;
 
 pub use file::{AgentFile, FileError, SkillFile, Warning, parse_agent, parse_skill};
 pub use front_matter::MAX_FRONT_MATTER_BYTES;
+pub use sync::{sync_agents, sync_skills};
 pub use walk::{
-    Collection, Definition, Kind, MAX_FILE_BYTES, MAX_WALK_DEPTH, MAX_WALK_ENTRIES, Skipped, Walk,
+    Collection, DefinitionFile, Kind, MAX_FILE_BYTES, MAX_WALK_DEPTH, MAX_WALK_ENTRIES, Skipped, Walk,
     read_agents, read_file, read_skills, walk,
 };
 pub use yaml::{MAX_YAML_BYTES, MAX_YAML_DEPTH, MAX_YAML_NODES};

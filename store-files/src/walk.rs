@@ -70,15 +70,15 @@ impl<T> Default for Collection<T> {
     }
 }
 
-/// What skills and agents have in common.
-pub trait Definition {
+/// What the files of skills and of agents have in common.
+pub trait DefinitionFile {
     /// Its name.
     fn name(&self) -> &str;
     /// Its file.
     fn path(&self) -> &Path;
 }
 
-impl Definition for SkillFile {
+impl DefinitionFile for SkillFile {
     fn name(&self) -> &str {
         &self.name
     }
@@ -87,7 +87,7 @@ impl Definition for SkillFile {
     }
 }
 
-impl Definition for AgentFile {
+impl DefinitionFile for AgentFile {
     fn name(&self) -> &str {
         &self.name
     }
@@ -151,7 +151,7 @@ pub fn read_agents(dir: impl AsRef<Path>) -> Collection<AgentFile> {
     collect(dir.as_ref(), Kind::Agents, |path, bytes| parse_agent(path, bytes))
 }
 
-fn collect<T: Definition>(
+fn collect<T: DefinitionFile>(
     dir: &Path,
     kind: Kind,
     parse: impl Fn(&Path, &[u8]) -> Result<T, FileError>,
