@@ -5,6 +5,7 @@ use store::{Error, Seams, Store};
 
 use super::params::{CallError, InnerCall, Params, TYPES};
 use super::table::{self, Method, Target};
+use crate::clock::Clock;
 
 /// Calls `method` on a store.
 pub(crate) fn call(store: &dyn Store, method: &Method, mut params: Params) -> Result<Value, CallError> {
@@ -28,13 +29,15 @@ fn together(
 ) -> Result<Value, CallError> {
     let calls: Vec<InnerCall> = params.take("calls")?;
     params.finish()?;
+    // One unit of work happens at one time, also when an engine runs it again.
+    let clock = Clock::at(params.clock().now());
     let mut failure = None;
     let mut results = Vec::new();
     let outcome = unit(&mut |seams| {
         // An engine may run the work again, so nothing of an earlier attempt may stay.
         (failure, results) = (None, Vec::with_capacity(calls.len()));
         for (index, call) in calls.iter().enumerate() {
-            match inner(seams, call, &params) {
+            match inner(seams, call, clock) {
                 Ok(result) => results.push(result),
                 Err(CallError::Store(error)) => return Err(error),
                 Err(CallError::Param { name, reason }) => {
@@ -54,12 +57,12 @@ fn together(
 }
 
 /// One call of a unit of work. Only the seams can be called in one.
-fn inner(seams: &dyn Seams, call: &InnerCall, outer: &Params) -> Result<Value, CallError> {
+fn inner(seams: &dyn Seams, call: &InnerCall, clock: Clock) -> Result<Value, CallError> {
     let Some(Method { target: Target::Seams(run), .. }) = table::find(&call.method) else {
         let reason = format!("{:?} is no method that can be called here", call.method);
         return Err(CallError::param("method", reason));
     };
-    run(seams, &mut Params::new(call.params.clone(), outer.clock())).map_err(|error| match error {
+    run(seams, &mut Params::new(call.params.clone(), clock)).map_err(|error| match error {
         CallError::Param { name, reason } => CallError::param(format!("params.{name}"), reason),
         store => store,
     })

@@ -1,6 +1,6 @@
 //! Exit codes, errors, and what happens when the other side leaves.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use crate::support::{Bench, finish};
@@ -134,12 +134,11 @@ fn a_reader_that_leaves_is_no_panic() {
     let saves: String = (0..60).map(|id| line(id) + "\n").collect();
     assert_eq!(bench.run_with(&["rpc"], &saves).code, 0);
     for args in [&["skill", "list"][..], &["--json", "skill", "list"], &["export"], &["info"]] {
-        let mut child = bench.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        drop(child.stdout.take());
-        let status = child.wait().unwrap();
-        let mut err = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        assert_eq!((status.code(), err.as_str()), (Some(1), ""), "{args:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = bench.command(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), err.as_str()), (Some(1), ""), "{args:?}");
     }
 }
 

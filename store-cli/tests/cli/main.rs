@@ -4,5 +4,6 @@
 
 mod exits;
 mod moving;
+mod session;
 mod support;
 mod verbs;
