@@ -211,10 +211,14 @@ impl Tx<'_> {
         let mut statement = self.statement("SELECT id, sum, doc FROM runs WHERE status = 'running'")?;
         let mut rows = start(&mut statement, [])?;
         let mut failure = None;
-        let running = std::iter::from_fn(|| {
-            let run = next(&mut rows).and_then(|row| row.map(read_run).transpose());
-            run.map_err(|error| failure = Some(error)).ok().flatten().map(Arc::new)
-        });
+        let running =
+            std::iter::from_fn(|| match next(&mut rows).and_then(|row| row.map(read_run).transpose()) {
+                Ok(run) => run.map(Arc::new),
+                Err(error) => {
+                    failure = Some(error);
+                    None
+                }
+            });
         let needed = audit::needed(running, |id| Ok(self.find_run(id)?.map(Arc::new)))?;
         failure.map_or(Ok(needed), Err)
     }
