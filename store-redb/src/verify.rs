@@ -99,10 +99,22 @@ impl<'k> Check<'_, 'k> {
         mut check: impl FnMut(&mut Self, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
         let tx = self.tx;
-        tx.raw(table, |key, stored| {
+        let walked = tx.raw(table, |key, stored| {
             let checked = value::open(table, key, stored).and_then(|body| check(self, key, body));
             self.found.check(checked).map(drop)
-        })
+        });
+        self.note(walked)
+    }
+
+    /// Notes a table that cannot be walked to its end, and goes on with the next.
+    fn note(&mut self, walked: Result<()>) -> Result<()> {
+        match walked {
+            Err(Error::Corrupt { what, detail }) => {
+                self.found.problem(what, detail);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Notes that a record has an entry in a table beside it.
@@ -129,13 +141,11 @@ impl<'k> Check<'_, 'k> {
     fn count(&mut self, table: Table) -> Result<()> {
         let mut there = 0;
         let tx = self.tx;
-        tx.raw(table, |key, stored| {
+        let walked = tx.raw(table, |key, stored| {
             there += 1;
-            if let Err(error) = value::open(table, key, stored) {
-                self.found.problem(value::place(table, key), error.to_string());
-            }
-            Ok(())
-        })?;
+            self.note(value::open(table, key, stored).map(drop))
+        });
+        self.note(walked)?;
         let of_records = self.entries.get(&table).copied().unwrap_or_default();
         if there != of_records {
             self.found.problem(table.name(), format!("has {there} entries, the records have {of_records}"));

@@ -1,0 +1,382 @@
+//! Keeping what is there: backup, verification, flipped bits, panics, failing flushes.
+
+#![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use harness::fault::Switch;
+use harness::rot;
+use redb::{Database, TableDefinition};
+use store_api::*;
+use store_redb::{Options, RedbStore};
+use tempfile::TempDir;
+
+fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agents.redb");
+    (directory, path)
+}
+
+fn at(nanos: i64) -> chrono::DateTime<chrono::Utc> {
+    time::from_nanos(nanos)
+}
+
+fn ana() -> PrincipalId {
+    PrincipalId::new("ana").unwrap()
+}
+
+fn agent(id: &str) -> Agent {
+    let mut agent = Agent::new(AgentId::new(id).unwrap(), ana(), Name::new(id).unwrap());
+    agent.tags = [Tag::new("t").unwrap()].into();
+    agent.channel_filter = [ChannelId::new("c").unwrap()].into();
+    agent.schedule = Some(Schedule::new("daily", "UTC", Some(at(10))));
+    agent.prompt = format!("You are {id}. ").repeat(40);
+    agent
+}
+
+/// Something in every table.
+fn fill(store: &dyn Store) {
+    let version = |id: &str, agent| NewVersion::new(VersionId::new(id).unwrap(), agent, ana(), at(1));
+    let digest = DigestKey::new("k", [7; 32]).unwrap().digest(&Secret::new("0123456789abcdef").unwrap());
+    for id in ["a", "b", "d"] {
+        let mut agent = agent(id);
+        agent.webhook = (id == "a").then(|| digest.clone());
+        store.agents().publish(&version(id, agent), Expect::Absent).unwrap();
+    }
+    let skill = Skill::new(SkillId::new("s").unwrap(), ana(), Name::new("s").unwrap());
+    store.skills().save(&skill, Expect::Absent).unwrap();
+    let worker = WorkerId::new("w").unwrap();
+    store.agents().claim_due(at(20), &worker, Duration::from_secs(60), 1).unwrap();
+    let account = Account::new(ana(), MeterName::new("usd").unwrap(), Window::default());
+    let charge = Charge::new(account, Amount::from_units(1).unwrap());
+    store.budgets().add(&charge.with_key(IdempotencyKey::new("key").unwrap()), at(30)).unwrap();
+    for number in 0..6 {
+        let id = RunId::new(format!("run {number}")).unwrap();
+        let mut run = NewRun::new(id.clone(), ana(), at(40 + number));
+        run.skill = Some(skill.id.clone());
+        run.parent = (number > 0).then(|| RunId::new("run 0").unwrap());
+        store.audit().start_run(&run).unwrap();
+        let event = NewEvent { kind: "k".into(), at: at(50), payload: "x".repeat(300).into() };
+        for _ in 0..3 {
+            store.audit().append_event(&id, &event).unwrap();
+        }
+        store.checkpoints().save(&Checkpoint::new(id, 1, "state".into(), at(60))).unwrap();
+    }
+    store.checkpoints().claim_interrupted(at(70), &worker, Duration::from_secs(60), 2).unwrap();
+}
+
+fn filled(path: &Path) -> RedbStore {
+    let store = RedbStore::open(path).unwrap();
+    fill(&store);
+    store
+}
+
+fn export(store: &dyn Store) -> Vec<Record> {
+    let mut records = Vec::new();
+    store
+        .export(&mut |record| {
+            records.push(record);
+            Ok(())
+        })
+        .unwrap();
+    records
+}
+
+#[test]
+fn a_sound_store_verifies_also_while_it_is_read_and_written() {
+    let (_directory, path) = place();
+    let store = filled(&path);
+    let before = Store::verify(&store).unwrap();
+    assert!(before.is_sound(), "{before:?}");
+    assert!(before.records > 30, "{before:?}");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for seq in 1.. {
+                let mut checkpoint = Checkpoint::new(RunId::new("run 0").unwrap(), seq, "x".into(), at(60));
+                checkpoint.state = "y".repeat(5000).into();
+                store.checkpoints().save(&checkpoint).unwrap();
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..5 {
+            let found = Store::verify(&store).unwrap();
+            assert!(found.is_sound(), "{found:?}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    // Nothing of the check has reached the file.
+    Store::close(&store).unwrap();
+    assert!(Store::verify(&RedbStore::open(&path).unwrap()).unwrap().is_sound());
+}
+
+#[test]
+fn a_backup_is_whole_private_and_clobbers_nothing() {
+    let (directory, path) = place();
+    let store = filled(&path);
+    let copy = directory.path().join("copy.redb");
+    let done = AtomicBool::new(false);
+    let records = export(&store);
+    Store::backup(&store, &copy).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                let id = RunId::new(format!("while {number}")).unwrap();
+                store.audit().start_run(&NewRun::new(id, ana(), at(100 + number))).unwrap();
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let busy = directory.path().join("busy.redb");
+        Store::backup(&store, &busy).unwrap();
+        done.store(true, Ordering::Relaxed);
+        let busy = RedbStore::open(&busy).unwrap();
+        assert!(Store::verify(&busy).unwrap().is_sound(), "a copy taken while others write is consistent");
+    });
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let copied =
+        RedbStore::open_with(&copy, Options { check_integrity: true, ..Options::default() }).unwrap();
+    assert!(export(&copied) == records);
+    assert!(Store::verify(&copied).unwrap().is_sound());
+    Store::close(&copied).unwrap();
+
+    let bytes = fs::read(&copy).unwrap();
+    for taken in [&copy, &path] {
+        let error = Store::backup(&store, taken).unwrap_err();
+        assert!(matches!(error, Error::AlreadyExists { what: Entity::File, field: "path", .. }), "{error}");
+    }
+    assert_eq!(fs::read(&copy).unwrap(), bytes);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "no temporary file is left");
+}
+
+/// A backup has more entries than one batch of it.
+#[test]
+fn a_large_backup_is_whole() {
+    let (directory, path) = place();
+    let store = RedbStore::open(&path).unwrap();
+    store
+        .transact(|seams| {
+            for number in 0..4_000 {
+                let id = RunId::new(format!("run {number}"))?;
+                seams.audit().start_run(&NewRun::new(id, ana(), at(number)))?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let copy = directory.path().join("copy.redb");
+    Store::backup(&store, &copy).unwrap();
+    let copied = RedbStore::open(&copy).unwrap();
+    assert!(export(&copied) == export(&store));
+    assert!(Store::verify(&copied).unwrap().is_sound());
+}
+
+#[test]
+fn a_panic_in_a_transaction_leaves_no_trace_and_the_store_goes_on() {
+    let (_directory, path) = place();
+    let store = filled(&path);
+    let before = export(&store);
+    let panicking = || {
+        store.transaction(&mut |seams| {
+            fill_more(seams);
+            panic!("the host's own");
+        })
+    };
+    let payload = catch_unwind(AssertUnwindSafe(panicking)).unwrap_err();
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"the host's own"), "the panic goes on as it was");
+    assert!(export(&store) == before);
+    let update = || store.agents().update(&AgentId::new("a").unwrap(), &mut |_| panic!("the host's own"));
+    catch_unwind(AssertUnwindSafe(update)).unwrap_err();
+    let reading = || store.snapshot(&mut |_| panic!("the host's own"));
+    catch_unwind(AssertUnwindSafe(reading)).unwrap_err();
+    assert!(export(&store) == before);
+    store.transaction(&mut |seams| Ok(fill_more(seams))).unwrap();
+    assert!(export(&store) != before);
+    assert!(Store::verify(&store).unwrap().is_sound());
+}
+
+fn fill_more(seams: &dyn Seams) {
+    let skill = Skill::new(SkillId::new("more").unwrap(), ana(), Name::new("more").unwrap());
+    seams.skills().save(&skill, Expect::Absent).unwrap();
+    seams.audit().start_run(&NewRun::new(RunId::new("more").unwrap(), ana(), at(1))).unwrap();
+}
+
+#[test]
+fn after_a_failed_flush_writes_are_refused_until_the_store_is_reopened() {
+    let (_directory, path) = place();
+    let switch = Switch::default();
+    let store = RedbStore::open_over(&path, Options::default(), |file| switch.over(file)).unwrap();
+    let save = |store: &RedbStore, id: &str| {
+        let skill = Skill::new(SkillId::new(id).unwrap(), ana(), Name::new(id).unwrap());
+        store.skills().save(&skill, Expect::Absent).map(drop)
+    };
+    save(&store, "acknowledged").unwrap();
+    switch.fail(true);
+    let error = save(&store, "in doubt").unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Backend, Outcome::InDoubt));
+    switch.fail(false);
+    let error = save(&store, "later").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Poisoned);
+    assert!(error.to_string().contains("committing failed"), "{error}");
+    assert!(store.skills().get(&SkillId::new("acknowledged").unwrap()).unwrap().is_some());
+    drop(store);
+
+    let store = RedbStore::open(&path).unwrap();
+    assert!(store.skills().get(&SkillId::new("acknowledged").unwrap()).unwrap().is_some());
+    assert!(store.skills().get(&SkillId::new("later").unwrap()).unwrap().is_none());
+    save(&store, "later").unwrap();
+    assert!(Store::verify(&store).unwrap().is_sound());
+}
+
+#[test]
+fn a_close_that_cannot_flush_says_so() {
+    let (_directory, path) = place();
+    let switch = Switch::default();
+    let store = RedbStore::open_over(&path, Options::default(), |file| switch.over(file)).unwrap();
+    fill(&store);
+    switch.fail(true);
+    assert_eq!(Store::close(&store).unwrap_err().kind(), ErrorKind::Backend);
+    switch.fail(false);
+    assert!(Store::verify(&RedbStore::open(&path).unwrap()).unwrap().is_sound());
+}
+
+/// Every answer that a store gives to reads: what was there, or an error.
+fn answers(store: &dyn Store) -> BTreeMap<String, Result<String>> {
+    let mut answers = BTreeMap::new();
+    let mut note = |what: String, answer: Result<String>| {
+        answers.insert(what, answer);
+    };
+    let page = PageRequest::first(100).unwrap();
+    for id in ["a", "b", "d"] {
+        let id = AgentId::new(id).unwrap();
+        note(format!("agent {id}"), store.agents().get(&id).map(|found| format!("{found:?}")));
+        note(format!("versions {id}"), store.agents().versions(&id, &page).map(|found| format!("{found:?}")));
+        let name = Name::new(id.as_str()).unwrap();
+        note(format!("name {id}"), store.agents().by_name(&ana(), &name).map(|found| format!("{found:?}")));
+    }
+    note(
+        "list".into(),
+        store.agents().list(&DefinitionFilter::default(), &page).map(|found| format!("{found:?}")),
+    );
+    note("due".into(), store.agents().due(at(99), &page).map(|found| format!("{found:?}")));
+    let account = Account::new(ana(), MeterName::new("usd").unwrap(), Window::default());
+    note("usage".into(), store.budgets().usage(&account, at(31)).map(|found| format!("{found:?}")));
+    for number in 0..6 {
+        let id = RunId::new(format!("run {number}")).unwrap();
+        note(format!("run {id}"), store.audit().run(&id).map(|found| format!("{found:?}")));
+        note(format!("events {id}"), store.audit().events(&id, &page).map(|found| format!("{found:?}")));
+        note(format!("checkpoint {id}"), store.checkpoints().load(&id).map(|found| format!("{found:?}")));
+    }
+    note("runs".into(), store.audit().runs(&RunFilter::default(), &page).map(|found| format!("{found:?}")));
+    note("interrupted".into(), store.checkpoints().interrupted(&page).map(|found| format!("{found:?}")));
+    answers
+}
+
+/// Through a raw handle, so that redb's own structure is sound: one bit of each entry, in its value or in its key.
+#[test]
+fn every_flipped_entry_is_found_and_none_is_returned() {
+    let (directory, path) = place();
+    let store = filled(&path);
+    let sound = answers(&store);
+    Store::close(&store).unwrap();
+    let damaged = directory.path().join("damaged.redb");
+    for (number, entry) in rot::entries(&path).into_iter().enumerate() {
+        for in_value in [true, false] {
+            fs::copy(&path, &damaged).unwrap();
+            let (mut key, mut value) = (entry.key.clone(), entry.value.clone());
+            let flipped = if in_value { &mut value } else { &mut key };
+            let at = rot::spread(number as u64) % flipped.len();
+            flipped[at] ^= 1 << (number % 8);
+            let raw = Database::open(&damaged).unwrap();
+            let tx = raw.begin_write().unwrap();
+            let definition: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(&entry.table);
+            tx.open_table(definition).unwrap().remove(entry.key.as_slice()).unwrap();
+            tx.open_table(definition).unwrap().insert(key.as_slice(), value.as_slice()).unwrap();
+            tx.commit().unwrap();
+            raw.close().unwrap();
+
+            let what = format!("{} {} (value: {in_value})", entry.table, entry.key.escape_ascii());
+            let store = match RedbStore::open(&damaged) {
+                Ok(store) => store,
+                Err(error) => {
+                    let mark = entry.table == "meta" && entry.key.starts_with(b"mark");
+                    let kind = if in_value { ErrorKind::Corrupt } else { ErrorKind::NotThisStore };
+                    assert!(mark && error.kind() == kind, "{what}: {error}");
+                    continue;
+                }
+            };
+            assert!(!Store::verify(&store).unwrap().is_sound(), "{what}: verify found nothing");
+            for (question, answer) in answers(&store) {
+                match answer {
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {question}: {error}"),
+                    Ok(answer) if in_value => {
+                        assert_eq!(answer, *sound[&question].as_ref().unwrap(), "{what}")
+                    }
+                    Ok(_) => {} // a lost key looks like an absent record until the store is verified
+                }
+            }
+        }
+    }
+}
+
+/// Anywhere in the file, redb's own pages included. A plain open trusts a file that was closed in order, so the open
+/// may succeed; then each answer is right or Corrupt, and `verify` or a checking open tells.
+#[test]
+fn a_bit_flipped_anywhere_is_survived() {
+    let flips: u64 = std::env::var("REDB_FLIPS").map_or(300, |text| text.parse().unwrap());
+    let first: u64 = std::env::var("REDB_FLIPS_FROM").map_or(0, |text| text.parse().unwrap());
+    let (directory, path) = place();
+    let store = filled(&path);
+    let sound = answers(&store);
+    Store::close(&store).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let damaged = directory.path().join("damaged.redb");
+    let (mut refused, mut corrupt, mut silent) = (0, 0, 0);
+    for seed in first..first + flips {
+        let mut bytes = whole.clone();
+        let at = rot::spread(seed) % bytes.len();
+        bytes[at] ^= 1 << (seed % 8);
+        fs::write(&damaged, &bytes).unwrap();
+        let what = format!("seed {seed}, byte {at}");
+        let store = match RedbStore::open(&damaged) {
+            Ok(store) => store,
+            Err(error) => {
+                let expected = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotThisStore);
+                assert!(expected, "{what}: {error:?}");
+                refused += 1;
+                continue;
+            }
+        };
+        let mut wrong = 0;
+        for (question, answer) in answers(&store) {
+            match answer {
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {question}: {error:?}"),
+                Ok(answer) => wrong += usize::from(answer != *sound[&question].as_ref().unwrap()),
+            }
+        }
+        let verified = Store::verify(&store).unwrap();
+        assert!(wrong == 0 || !verified.is_sound(), "{what}: a wrong answer, and verify finds nothing");
+        if verified.is_sound() {
+            silent += 1
+        } else {
+            corrupt += 1
+        }
+        drop(store);
+    }
+    println!(
+        "{flips} flips: {refused} refused by open, {corrupt} found by verify, {silent} in bytes without meaning"
+    );
+}
