@@ -57,8 +57,7 @@ macro_rules! __each_law {
 ///
 /// The expression is evaluated in each test. Use it once in a test binary, or once in each of several modules. It
 /// also writes the model-based test, the concurrent tests, and `worker_process`, which is no law: laws about several
-/// processes run it in a child process, and by
-/// itself it does nothing.
+/// processes run it in a child process, and by itself it does nothing.
 #[macro_export]
 macro_rules! laws {
     ($harness:expr) => {

@@ -1,5 +1,7 @@
 //! DUR: what was acknowledged is there.
 
+use std::time::Duration;
+
 use store_api::*;
 
 use crate::fixture::*;
@@ -8,6 +10,8 @@ use crate::laws::moves;
 use crate::process::{Orders, Worker, place_for_workers};
 use crate::suite::Suite;
 
+/// How long a close may wait for a snapshot that does not end.
+const CLOSE_WAIT: Duration = Duration::from_millis(200);
 /// How often a writer is killed.
 const KILLS: u32 = 4;
 /// How many versions a killed writer has acknowledged at least, in the n-th round: n times this.
@@ -29,10 +33,10 @@ pub fn dur_1_acknowledged_means_there(suite: &Suite<'_>) {
 }
 
 fn a_closed_store_is_closed(suite: &Suite<'_>) {
-    let instance = suite.create();
+    let instance = suite.harness().create_waiting(CLOSE_WAIT);
     let store = instance.store();
     moves::fill(&*store);
-    // A close waits for nobody: while a snapshot runs it is refused, and the store goes on.
+    // While a snapshot runs a close is refused, and the store goes on.
     let closer = instance.store();
     store
         .view(|seams| {

@@ -13,6 +13,8 @@ use crate::suite::Suite;
 
 /// How long a call that must not wait for itself may take before it counts as a deadlock.
 const AT_ONCE: Duration = Duration::from_secs(20);
+/// How long a writer beside a snapshot is waited for.
+const BESIDE: Duration = Duration::from_millis(300);
 /// Threads in a shared commit.
 const THREADS: usize = 6;
 /// Calls of each of them.
@@ -136,42 +138,41 @@ fn a_snapshot_sees_one_moment(suite: &Suite<'_>) {
     let instance = suite.create();
     let store = instance.store();
     write_everywhere(&*store, "old").unwrap();
+    let mut writer = None;
     store
         .view(|seams| {
             let before = glance(seams);
-            // A writer beside it goes on and is not seen, in any seam.
-            let writer = instance.store();
-            let worker = thread::spawn(move || {
-                writer.transaction(&mut |seams| {
+            let store = instance.store();
+            writer = Some(beside(move || {
+                store.transaction(&mut |seams| {
                     change_everywhere(seams, "old")?;
                     write_everywhere(seams, "new")
                 })
-            });
-            worker.join().expect("a writer that does not wait for the reader").unwrap();
+            }));
             assert_eq!(glance(seams), before, "a snapshot moved");
             Ok(())
         })
         .unwrap();
+    writer.expect("a writer").join().expect("a writer").unwrap();
     assert!(store.skills().get(&id("new")).unwrap().is_some());
 
     // So does an export: what is written while it runs is not in it.
-    let writer = instance.store();
     let before = export(&*store);
     let mut records = Vec::new();
+    let mut writer = None;
     store
         .export(&mut |record| {
-            if records.is_empty() {
-                let writer = writer.clone();
-                thread::spawn(move || write_everywhere(&*writer, "during"))
-                    .join()
-                    .expect("a writer")
-                    .unwrap();
-            }
+            writer.get_or_insert_with(|| {
+                let store = instance.store();
+                beside(move || write_everywhere(&*store, "during"))
+            });
             records.push(record);
             Ok(())
         })
         .unwrap();
     assert_eq!(records, before);
+    writer.expect("a writer").join().expect("a writer").unwrap();
+    assert!(store.skills().get(&id("during")).unwrap().is_some());
     // The sink's error ends it.
     let mut seen = 0;
     let full = store.export(&mut |_| {
@@ -180,6 +181,20 @@ fn a_snapshot_sees_one_moment(suite: &Suite<'_>) {
     });
     refused(full, ErrorKind::Unsupported);
     assert_eq!(seen, 3);
+}
+
+/// Starts a writer beside an open snapshot, and gives it the time to be done. An engine may also let it wait until
+/// the snapshot is over: it must not be seen, and it must get its turn.
+fn beside(write: impl FnOnce() -> Result<()> + Send + 'static) -> thread::JoinHandle<Result<()>> {
+    let (done, wait) = mpsc::channel::<()>();
+    let writer = thread::spawn(move || {
+        let result = write();
+        drop(done);
+        result
+    });
+    // Ends early when the writer drops its end; nothing is ever sent.
+    drop(wait.recv_timeout(BESIDE));
+    writer
 }
 
 /// One look at each seam.
