@@ -1,7 +1,7 @@
 //! Files: what stands at a path, and files that appear whole or not at all.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,7 +90,8 @@ pub(crate) fn leads_to(path: &Path, file: &File) -> Result<bool> {
 }
 
 /// A file under a temporary name beside the one that it is to become. It is readable by its owner alone, and goes
-/// away when it is dropped without having been published.
+/// away when it is dropped without having been published. It is locked as long as somebody works on it: an unlocked
+/// one was left by a process that died.
 pub(crate) struct Staged {
     path: PathBuf,
     target: PathBuf,
@@ -107,10 +108,16 @@ impl Staged {
             let mut name = prefix(target);
             name.push(format!("{}-{number}{SUFFIX}", std::process::id()));
             let path = target.with_file_name(name);
-            match create_new(&path) {
-                Ok(file) => return Ok(Staged { path, target: target.to_owned(), file }),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(io(format!("creating {}", path.display()), e)),
+            let creating = |e| io(format!("creating {}", path.display()), e);
+            let file = match create_new(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.map_err(creating)?,
+            };
+            match file.try_lock() {
+                Ok(()) => return Ok(Staged { path, target: target.to_owned(), file }),
+                // Somebody found it before it was locked, and clears it away.
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(e)) => return Err(creating(e)),
             }
         }
     }
@@ -189,8 +196,7 @@ fn prefix(target: &Path) -> OsString {
     name
 }
 
-/// Removes temporary files for `target` that nobody has locked. Should one belong to somebody who has it not locked
-/// yet, publishing it fails, and nothing worse happens: no two of them ever have the same name.
+/// Removes the temporary files for `target` that nobody has locked.
 fn clear_leftovers(target: &Path) -> Result<()> {
     let directory = directory_of(target);
     let reading = |e| io(format!("reading the directory {}", directory.display()), e);
@@ -209,8 +215,8 @@ fn clear_leftovers(target: &Path) -> Result<()> {
 fn clear_leftover(path: &Path) -> io::Result<()> {
     let cleared = File::open(path).and_then(|file| match file.try_lock() {
         Ok(()) => fs::remove_file(path),
-        Err(fs::TryLockError::WouldBlock) => Ok(()),
-        Err(fs::TryLockError::Error(e)) => Err(e),
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(e)) => Err(e),
     });
     match cleared {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

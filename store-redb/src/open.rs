@@ -13,7 +13,7 @@ use crate::error::{Edge, Fault, busy, catch, io};
 use crate::file::{self, Staged, Standing};
 use crate::keys::Key;
 use crate::kv::{Reading, Writing};
-use crate::storage::Storage;
+use crate::storage::{Storage, Unlocked};
 use crate::tables::{self, META};
 use crate::tx::Tx;
 use crate::{Options, SCHEMA};
@@ -78,8 +78,6 @@ fn create(path: &Path) -> Result<()> {
     initialise(staged.file()?)?;
     match staged.publish() {
         Err(Error::AlreadyExists { .. }) => Ok(()),
-        // Another creator took the temporary file for one of a dead process.
-        Err(Error::Backend { .. }) if matches!(file::look(path), Ok(Standing::Redb(_))) => Ok(()),
         other => other,
     }
 }
@@ -182,9 +180,9 @@ fn initialise(file: File) -> Result<()> {
     edge.call("closing", || database.close())
 }
 
-/// A database in an empty file.
+/// A database in an empty file that its owner has locked.
 pub(crate) fn new_database(edge: &Edge, file: File) -> Result<Database> {
-    edge.call("creating", || Builder::new().create_with_backend(FileBackend::new(file)?))
+    edge.call("creating", || Builder::new().create_with_backend(Unlocked(FileBackend::new(file)?)))
 }
 
 /// Begins a write transaction.

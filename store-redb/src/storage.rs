@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Bound;
 
 use parking_lot::Mutex;
+use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 type Locked<T> = std::result::Result<T, BackendError>;
@@ -56,6 +57,28 @@ impl<B: StorageBackend> StorageBackend for Storage<B> {
     }
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
         self.inner.query_lock_range(start, end)
+    }
+}
+
+/// A file that redb is not to lock, because its owner has it locked already.
+#[derive(Debug)]
+pub(crate) struct Unlocked(pub(crate) FileBackend);
+
+impl StorageBackend for Unlocked {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
     }
 }
 
