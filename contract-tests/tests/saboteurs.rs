@@ -71,7 +71,9 @@ saboteurs! {
     caught_txn_2_doomed_commits = DoomedCommits;
     caught_txn_2_nested_waits = NestedWaits;
     caught_dur_1_last_commit_forgotten = LastCommitForgotten;
+    caught_dur_2_flush_failure_forgotten = FlushFailureForgotten;
     caught_open_2_does_not_wait = DoesNotWait;
+    caught_rot_1_damage_returned = DamageReturned;
     caught_move_1_last_seq_not_exported = LastSeqNotExported;
     caught_move_1_charges_not_exported = ChargesNotExported;
 }

@@ -127,6 +127,11 @@ impl Bent<'_> {
         self.tx.put(Record::Account(AccountRecord { account: account.clone(), ledger }))
     }
 
+    /// Whether this is a snapshot that reads what was committed after it began.
+    fn sees_later(&self) -> bool {
+        self.is(Fault::SnapshotSeesLater) && std::ptr::addr_eq(self.tx, self.old)
+    }
+
     fn is_hidden(&self, id: &RunId) -> bool {
         self.store.memory.lock().hidden.contains(id)
     }
@@ -509,7 +514,7 @@ impl AuditStore for Bent<'_> {
         if self.is_hidden(id) {
             return Ok(None);
         }
-        if self.is(Fault::SnapshotSeesLater) && std::ptr::addr_eq(self.tx, self.old) {
+        if self.sees_later() {
             return self.store.inner.read(|later| later.audit().run(id));
         }
         self.tx.audit().run(id)
@@ -520,7 +525,10 @@ impl AuditStore for Bent<'_> {
     }
 
     fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {
-        let mut found = self.tx.audit().runs(filter, page)?;
+        let mut found = match self.sees_later() {
+            true => self.store.inner.read(|later| later.audit().runs(filter, page))?,
+            false => self.tx.audit().runs(filter, page)?,
+        };
         found.items.retain(|run| !self.is_hidden(&run.id));
         Ok(self.bend_page(found))
     }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use store_api::{
-    Durability, EngineInfo, EngineTx, Error, Identity, Kind, NewRun, PrincipalId, Record, Result, RunId,
-    Store, Transactional, Verification,
+    Durability, EngineInfo, EngineTx, Error, Identity, Kind, NewRun, Outcome, PrincipalId, Record, Result,
+    RunId, Store, Transactional, Verification, json,
 };
 
 use crate::harness::{Facts, Harness, Instance};
@@ -96,16 +96,16 @@ faults! {
     "TXN-2" DoomedCommits = "commits whatever happened";
     "TXN-2" NestedWaits = "waits for itself when it is called from inside its own transaction";
     "DUR-1" LastCommitForgotten = "forgets the last commit when it is reopened";
+    "DUR-2" FlushFailureForgotten = "goes on after a failed flush as if nothing had happened";
     "OPEN-2" DoesNotWait = "says Busy at once";
+    "ROT-1" DamageReturned = "reads back whatever can be parsed";
     "MOVE-1" LastSeqNotExported = "exports the highest number that is left instead of the last that was given";
     "MOVE-1" ChargesNotExported = "exports accounts without their keys";
 }
 
-/// The laws that no fault in a plain in-memory engine can break, and why: their checks need files and flushes.
+/// The laws that no fault in a plain in-memory engine can break, and why: their checks look at files.
 pub const WITHOUT_SABOTEUR: &[(&str, &str)] = &[
-    ("DUR-2", "there is no flush that could fail"),
     ("OPEN-1", "there is no file that could be another program's"),
-    ("ROT-1", "there are no stored bytes that could rot"),
     ("SEC-1", "there is no file that others could read, and no secret ever reaches a store"),
 ];
 
@@ -132,6 +132,10 @@ struct Memory {
     appends: u64,
     /// Everything as it was before the last commit.
     before_last: Vec<Record>,
+    /// Everything as it was when the store was closed.
+    at_close: Option<Vec<Record>>,
+    flushes_fail: bool,
+    poisoned: bool,
 }
 
 impl Sabotaged {
@@ -153,7 +157,19 @@ impl Sabotaged {
         if self.is(Fault::LastCommitForgotten) {
             return Ok(self.memory.lock().before_last.clone());
         }
-        self.inner.read(everything)
+        let at_close = self.memory.lock().at_close.clone();
+        at_close.map_or_else(|| self.inner.read(everything), Ok)
+    }
+
+    /// What a commit ends with. When it fails, nobody knows what is on disk, so nothing more may be written.
+    fn flush(&self) -> Result<()> {
+        let mut memory = self.memory.lock();
+        if !memory.flushes_fail {
+            return Ok(());
+        }
+        memory.poisoned = !self.is(Fault::FlushFailureForgotten);
+        let source = std::io::Error::other("the disk of a saboteur fails");
+        Err(Error::backend("flushing", source).with_outcome(Outcome::InDoubt))
     }
 
     fn leak_started_runs(&self) -> Result<()> {
@@ -194,7 +210,13 @@ impl Transactional for Sabotaged {
         };
         let races =
             [UnguardedMax, MarkIsGetChangeSave, AddIsGetChangePut, LimitCheckedEarly, EventSeqFromOldCount];
-        self.memory.lock().started.clear();
+        {
+            let mut memory = self.memory.lock();
+            if memory.poisoned {
+                return Err(Error::Poisoned { reason: "a flush failed".into() });
+            }
+            memory.started.clear();
+        }
         let committed = self.inner.read(|old| {
             if self.is(Fault::LastCommitForgotten) {
                 self.memory.lock().before_last = everything(old)?;
@@ -212,7 +234,7 @@ impl Transactional for Sabotaged {
             .map_or_else(|panic| Ok(Err(panic)), |result| result.map(Ok))
         });
         match committed {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => result.and_then(|value| self.flush().map(|()| value)),
             Ok(Err(panic)) => {
                 if self.is(Fault::RunLeaksOnPanic) {
                     self.leak_started_runs()?;
@@ -242,7 +264,12 @@ impl Transactional for Sabotaged {
     }
 
     fn close(&self) -> Result<()> {
-        Transactional::close(&self.inner)
+        let records = self.inner.read(everything);
+        Transactional::close(&self.inner)?;
+        if let Ok(records) = records {
+            self.memory.lock().at_close = Some(records);
+        }
+        Ok(())
     }
 }
 
@@ -260,7 +287,7 @@ impl Harness for Saboteur {
     }
 
     fn facts(&self) -> Facts {
-        Facts { durable: true, ..Facts::MEMORY }
+        Facts { durable: true, file: true, ..Facts::MEMORY }
     }
 
     fn create_waiting(&self, wait: Duration) -> Box<dyn Instance> {
@@ -275,12 +302,61 @@ impl Instance for SabotagedInstance {
 
     fn reopen(&mut self) -> Result<()> {
         let records = self.0.left_behind()?;
+        self.reopen_with(records)
+    }
+
+    fn rot(&mut self, seed: u64) -> Option<Result<()>> {
+        let read = |instance: &Self| instance.0.left_behind().and_then(|records| Disk::write(&records));
+        let rotten = read(self).and_then(|disk| disk.rot(seed).read(!self.0.is(Fault::DamageReturned)));
+        Some(rotten.and_then(|records| self.reopen_with(records)))
+    }
+
+    fn fail_flushes(&mut self, fail: bool) -> bool {
+        self.0.memory.lock().flushes_fail = fail;
+        true
+    }
+}
+
+impl SabotagedInstance {
+    fn reopen_with(&mut self, records: Vec<Record>) -> Result<()> {
         let reopened = Sabotaged::new(self.0.fault, crate::harness::PATIENT);
         if !records.is_empty() {
-            reopened.inner.import(&mut records.into_iter().map(Ok))?;
+            let imported = reopened.inner.import(&mut records.into_iter().map(Ok));
+            imported.map_err(|error| Error::corrupt("the disk of a saboteur", error.to_string()))?;
         }
         self.0 = Arc::new(reopened);
         Ok(())
+    }
+}
+
+/// What a store leaves behind, as bytes: a record a line, and a checksum over all of them.
+struct Disk {
+    bytes: Vec<u8>,
+    sum: u64,
+}
+
+impl Disk {
+    fn write(records: &[Record]) -> Result<Disk> {
+        let lines = records.iter().map(json::encode).collect::<Result<Vec<String>>>()?;
+        let bytes = lines.join("\n").into_bytes();
+        Ok(Disk { sum: json::checksum(&[&bytes]), bytes })
+    }
+
+    fn rot(mut self, seed: u64) -> Disk {
+        // A multiplier that spreads consecutive seeds over all bits.
+        let bits = self.bytes.len() as u64 * 8;
+        let bit = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) % bits;
+        self.bytes[usize::try_from(bit / 8).unwrap()] ^= 1 << (bit % 8);
+        self
+    }
+
+    fn read(&self, check: bool) -> Result<Vec<Record>> {
+        let what = || "the disk of a saboteur".to_owned();
+        if check {
+            json::verify_checksum(what, self.sum, &[&self.bytes])?;
+        }
+        let text = std::str::from_utf8(&self.bytes).map_err(|e| Error::corrupt(what(), e.to_string()))?;
+        text.lines().map(|line| json::decode(what, line)).collect()
     }
 }
 
