@@ -72,10 +72,12 @@ saboteurs! {
     caught_txn_2_nested_waits = NestedWaits;
     caught_dur_1_last_commit_forgotten = LastCommitForgotten;
     caught_dur_2_flush_failure_forgotten = FlushFailureForgotten;
+    caught_open_1_open_takes_number = OpenTakesNumber;
     caught_open_2_does_not_wait = DoesNotWait;
     caught_rot_1_damage_returned = DamageReturned;
     caught_move_1_last_seq_not_exported = LastSeqNotExported;
     caught_move_1_charges_not_exported = ChargesNotExported;
+    caught_sec_1_file_for_everybody = FileForEverybody;
 }
 
 /// Runs the law that the fault breaks; it must fail. What it prints is captured with the test that passes.

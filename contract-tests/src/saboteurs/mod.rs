@@ -9,9 +9,14 @@ mod bent;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -97,17 +102,16 @@ faults! {
     "TXN-2" NestedWaits = "waits for itself when it is called from inside its own transaction";
     "DUR-1" LastCommitForgotten = "forgets the last commit when it is reopened";
     "DUR-2" FlushFailureForgotten = "goes on after a failed flush as if nothing had happened";
+    "OPEN-1" OpenTakesNumber = "takes a number of the counter each time it is opened";
     "OPEN-2" DoesNotWait = "says Busy at once";
     "ROT-1" DamageReturned = "reads back whatever can be parsed";
     "MOVE-1" LastSeqNotExported = "exports the highest number that is left instead of the last that was given";
     "MOVE-1" ChargesNotExported = "exports accounts without their keys";
+    "SEC-1" FileForEverybody = "creates its file as the system likes it, for everybody to read";
 }
 
-/// The laws that no fault in a plain in-memory engine can break, and why: their checks look at files.
-pub const WITHOUT_SABOTEUR: &[(&str, &str)] = &[
-    ("OPEN-1", "there is no file that could be another program's"),
-    ("SEC-1", "there is no file that others could read, and no secret ever reaches a store"),
-];
+/// The laws that have no saboteur, and why. A law that cannot be broken here would be listed with its reason.
+pub const WITHOUT_SABOTEUR: &[(&str, &str)] = &[];
 
 /// How long a saboteur of races leaves the door open.
 const GAP: Duration = Duration::from_millis(1);
@@ -279,7 +283,18 @@ impl Transactional for Sabotaged {
 #[derive(Debug, Clone, Copy)]
 pub struct Saboteur(pub Option<Fault>);
 
-struct SabotagedInstance(Arc<Sabotaged>);
+struct SabotagedInstance {
+    store: Arc<Sabotaged>,
+    /// Where [`Instance::files`] puts what is stored.
+    file: PathBuf,
+}
+
+impl Drop for SabotagedInstance {
+    fn drop(&mut self) {
+        // Most stores were never asked for their files, so there is nothing to remove.
+        drop(fs::remove_file(&self.file));
+    }
+}
 
 impl Harness for Saboteur {
     fn name(&self) -> &str {
@@ -291,40 +306,60 @@ impl Harness for Saboteur {
     }
 
     fn create_waiting(&self, wait: Duration) -> Box<dyn Instance> {
-        Box::new(SabotagedInstance(Arc::new(Sabotaged::new(self.0, wait))))
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("saboteur-{}-{number}", std::process::id()));
+        Box::new(SabotagedInstance { store: Arc::new(Sabotaged::new(self.0, wait)), file })
     }
 }
 
 impl Instance for SabotagedInstance {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.0) as Arc<dyn Store>
+        Arc::clone(&self.store) as Arc<dyn Store>
     }
 
     fn reopen(&mut self) -> Result<()> {
-        let records = self.0.left_behind()?;
+        let records = self.store.left_behind()?;
         self.reopen_with(records)
     }
 
     fn rot(&mut self, seed: u64) -> Option<Result<()>> {
-        let read = |instance: &Self| instance.0.left_behind().and_then(|records| Disk::write(&records));
-        let rotten = read(self).and_then(|disk| disk.rot(seed).read(!self.0.is(Fault::DamageReturned)));
+        let read = |instance: &Self| instance.store.left_behind().and_then(|records| Disk::write(&records));
+        let rotten = read(self).and_then(|disk| disk.rot(seed).read(!self.store.is(Fault::DamageReturned)));
         Some(rotten.and_then(|records| self.reopen_with(records)))
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        let disk = self.store.left_behind().and_then(|records| Disk::write(&records)).unwrap();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        if !self.store.is(Fault::FileForEverybody) {
+            options.mode(0o600);
+        }
+        options.open(&self.file).and_then(|mut file| file.write_all(&disk.bytes)).unwrap();
+        vec![self.file.clone()]
+    }
+
     fn fail_flushes(&mut self, fail: bool) -> bool {
-        self.0.memory.lock().flushes_fail = fail;
+        self.store.memory.lock().flushes_fail = fail;
         true
     }
 }
 
 impl SabotagedInstance {
-    fn reopen_with(&mut self, records: Vec<Record>) -> Result<()> {
-        let reopened = Sabotaged::new(self.0.fault, crate::harness::PATIENT);
+    fn reopen_with(&mut self, mut records: Vec<Record>) -> Result<()> {
+        let reopened = Sabotaged::new(self.store.fault, crate::harness::PATIENT);
+        if self.store.is(Fault::OpenTakesNumber)
+            && let Some(Record::Counter(counter)) = records.first_mut()
+        {
+            counter.last += 1;
+        }
         if !records.is_empty() {
             let imported = reopened.inner.import(&mut records.into_iter().map(Ok));
             imported.map_err(|error| Error::corrupt("the disk of a saboteur", error.to_string()))?;
         }
-        self.0 = Arc::new(reopened);
+        self.store = Arc::new(reopened);
         Ok(())
     }
 }
