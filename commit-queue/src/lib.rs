@@ -228,6 +228,8 @@ impl<E: Engine> Queue<E> {
             }
         };
         match done {
+            // A failure of its own explains more than what became of the batch.
+            Ok(Err(own)) if !own.is_refusal() => Err(own),
             Ok(answer) => flushed.and(answer),
             Err(panic) => resume_unwind(panic),
         }

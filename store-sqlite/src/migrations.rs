@@ -5,9 +5,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use store_api::{Error, Result};
 
-use crate::error;
 use crate::file::check_owner;
-use crate::unit::Unit;
+use crate::{error, unit};
 
 /// What an SQLite file of ours says in its header: "agst".
 pub(crate) const APPLICATION_ID: u32 = u32::from_be_bytes(*b"agst");
@@ -26,13 +25,13 @@ pub(crate) fn run(connection: &Connection, timeout: Duration) -> Result<()> {
     if stands_at(connection)? == SCHEMA {
         return Ok(());
     }
-    let unit = Unit::begin(connection, timeout)?;
+    unit::begin(connection, timeout)?;
     // Another process may have been faster.
     let from = stands_at(connection)?;
     for step in MIGRATIONS.iter().skip(from as usize) {
         connection.execute_batch(step).map_err(|e| error::sqlite("bringing the schema up to date", e))?;
     }
-    unit.commit()
+    unit::commit(connection)
 }
 
 /// The schema of the database; 0 when there is nothing in it yet.

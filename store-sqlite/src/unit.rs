@@ -1,4 +1,5 @@
-//! One unit of writing: begun with BEGIN IMMEDIATE, ended by a commit whose result is looked at, or undone.
+//! Units of writing: begun with BEGIN IMMEDIATE, ended by a commit whose result is looked at, or undone; and inside
+//! one, operations that can be undone alone.
 
 use std::time::{Duration, Instant};
 
@@ -7,61 +8,84 @@ use store_api::{Error, Outcome, Result};
 
 use crate::error;
 
-/// A write transaction that is open. Dropped without a commit, as by a panic, it is undone.
-pub(crate) struct Unit<'c> {
-    connection: &'c Connection,
+/// Begins, waiting up to `timeout` for writers in other processes.
+///
+/// # Errors
+/// `Busy`, `Backend`; nothing is open then.
+pub(crate) fn begin(connection: &Connection, timeout: Duration) -> Result<()> {
+    let start = Instant::now();
+    let begin = || {
+        if !connection.is_autocommit() {
+            run(connection, "ROLLBACK")?; // one that could not be undone before
+        }
+        connection.busy_timeout(timeout)?;
+        run(connection, "BEGIN IMMEDIATE")
+    };
+    begin().map_err(|e| error::waited_since(start, error::sqlite("beginning a transaction", e)))
 }
 
-impl<'c> Unit<'c> {
-    /// Begins, waiting up to `timeout` for writers in other processes.
-    pub(crate) fn begin(connection: &'c Connection, timeout: Duration) -> Result<Self> {
-        let start = Instant::now();
-        let begin = || {
-            if !connection.is_autocommit() {
-                run(connection, "ROLLBACK")?; // one that could not be undone before
-            }
-            connection.busy_timeout(timeout)?;
-            run(connection, "BEGIN IMMEDIATE")
-        };
-        begin().map_err(|e| error::waited_since(start, error::sqlite("beginning a transaction", e)))?;
-        Ok(Unit { connection })
+/// Commits. When it cannot, everything is undone.
+///
+/// # Errors
+/// `Busy` when others were in the way, and nothing was stored; otherwise `Backend`, in doubt unless SQLite had
+/// undone the transaction before.
+pub(crate) fn commit(connection: &Connection) -> Result<()> {
+    if connection.is_autocommit() {
+        return Err(error::undone_by_sqlite());
     }
-
-    /// Commits.
-    ///
-    /// # Errors
-    /// `Busy` when others were in the way, and nothing was stored; otherwise `Backend`, in doubt unless SQLite had
-    /// undone the transaction before.
-    pub(crate) fn commit(self) -> Result<()> {
-        if self.connection.is_autocommit() {
-            return Err(error::undone_by_sqlite());
-        }
-        run(self.connection, "COMMIT").map_err(|e| match error::sqlite("committing a transaction", e) {
-            busy @ Error::Busy { .. } => busy,
-            other @ Error::Backend { .. } => other.with_outcome(Outcome::InDoubt),
-            other => Error::backend("committing a transaction", other).with_outcome(Outcome::InDoubt),
-        })
-    }
-
-    /// Undoes everything.
-    ///
-    /// # Errors
-    /// `Backend`, when not even that worked.
-    pub(crate) fn undo(self) -> Result<()> {
-        self.roll_back().map_err(|e| error::sqlite("undoing a transaction", e))
-    }
-
-    fn roll_back(&self) -> rusqlite::Result<()> {
-        if self.connection.is_autocommit() { Ok(()) } else { run(self.connection, "ROLLBACK") }
-    }
+    let Err(failure) = run(connection, "COMMIT") else { return Ok(()) };
+    // A commit that failed may have left the transaction open. Should not even the undoing work, the next `begin`
+    // tries again; what to report is why the commit failed.
+    drop(abort(connection));
+    Err(match error::sqlite("committing a transaction", failure) {
+        busy @ Error::Busy { .. } => busy,
+        other @ Error::Backend { .. } => other.with_outcome(Outcome::InDoubt),
+        other => Error::backend("committing a transaction", other).with_outcome(Outcome::InDoubt),
+    })
 }
 
-impl Drop for Unit<'_> {
-    fn drop(&mut self) {
-        if self.roll_back().is_err() {
-            // Nobody can be told here. The transaction is still open, and the next `begin` tries again.
-        }
+/// Undoes everything.
+///
+/// # Errors
+/// `Backend`, when not even that worked.
+pub(crate) fn abort(connection: &Connection) -> Result<()> {
+    if connection.is_autocommit() {
+        return Ok(());
     }
+    run(connection, "ROLLBACK").map_err(|e| error::sqlite("undoing a transaction", e))
+}
+
+/// Marks the point to which the next operation can be undone.
+///
+/// # Errors
+/// `Backend`: the transaction is lost.
+pub(crate) fn mark(connection: &Connection) -> Result<()> {
+    inside(connection, &["SAVEPOINT operation"])
+}
+
+/// Keeps the operation since the mark.
+///
+/// # Errors
+/// `Backend`: the transaction is lost.
+pub(crate) fn keep(connection: &Connection) -> Result<()> {
+    inside(connection, &["RELEASE operation"])
+}
+
+/// Undoes the operation since the mark.
+///
+/// # Errors
+/// `Backend`: the transaction is lost.
+pub(crate) fn undo(connection: &Connection) -> Result<()> {
+    inside(connection, &["ROLLBACK TO operation", "RELEASE operation"])
+}
+
+/// Runs statements inside the transaction, if SQLite has not undone it.
+fn inside(connection: &Connection, statements: &[&'static str]) -> Result<()> {
+    if connection.is_autocommit() {
+        return Err(error::undone_by_sqlite());
+    }
+    let mut each = statements.iter();
+    each.try_for_each(|sql| run(connection, sql)).map_err(|e| error::sqlite("going on with a transaction", e))
 }
 
 /// Runs one of the statements that begin and end transactions.

@@ -1,63 +1,60 @@
-//! The one write path: one connection, one writer at a time.
+//! The one write path: one connection, one writer at a time, writers in line sharing their flushes.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use commit_queue::{Engine, Queue};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use store_api::{Error, Outcome, Result, describe};
 
-use crate::error;
 use crate::tx::Tx;
-use crate::unit::Unit;
+use crate::{error, unit};
 
-/// The connection that writes, until it is closed.
+/// The writers of this process, in line for the connection that writes.
 pub(crate) struct Writer {
-    connection: Mutex<Option<Connection>>,
-    timeout: Duration,
-    /// Why writes are refused, once a commit has ended in doubt (law DUR-2).
-    poisoned: OnceLock<String>,
+    queue: Queue<Slot>,
 }
 
 impl Writer {
     pub(crate) fn new(connection: Connection, timeout: Duration) -> Self {
-        Writer { connection: Mutex::new(Some(connection)), timeout, poisoned: OnceLock::new() }
+        let slot = Slot { connection: Mutex::new(Some(connection)), poisoned: OnceLock::new() };
+        Writer { queue: Queue::new(slot, timeout) }
     }
 
-    /// Runs `work` in a transaction and commits it, or undoes it when it fails or panics.
+    /// Runs `work` in a transaction, which others may share, and returns when it is committed; or undoes it when it
+    /// fails or panics.
     pub(crate) fn write<R>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
-        let start = Instant::now();
-        let slot = self.lock(start)?;
-        let connection = slot.as_ref().ok_or(Error::Closed)?;
-        if let Some(reason) = self.poisoned.get() {
-            return Err(Error::Poisoned { reason: reason.clone() });
-        }
-        let left = self.timeout.saturating_sub(start.elapsed());
-        let unit = Unit::begin(connection, left).map_err(|e| error::waited_since(start, e))?;
-        let done = match work(&Tx::writing(connection)) {
-            Ok(done) => done,
-            Err(error) => {
-                unit.undo()?;
-                return Err(error);
-            }
-        };
-        match unit.commit() {
-            Ok(()) => Ok(done),
-            Err(error) => {
-                let error = error::waited_since(start, error);
-                if error.outcome() == Outcome::InDoubt {
-                    self.poison(connection, &error);
-                }
-                Err(error)
-            }
-        }
+        self.queue.write(|connection| work(&Tx::writing(connection)))
     }
 
-    /// Waits for the writers before in this process.
-    fn lock(&self, start: Instant) -> Result<MutexGuard<'_, Option<Connection>>> {
-        let locked = self.connection.try_lock_for(self.timeout);
-        locked.ok_or_else(|| error::busy(start.elapsed(), "another writer in this process"))
+    /// Ends writing: waits for the writer at work, then for `readers` to end, copies the WAL back and closes.
+    /// Closing again does nothing.
+    pub(crate) fn close(&self, readers: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.queue.alone(|slot| {
+            if slot.connection.lock().is_none() {
+                return Ok(());
+            }
+            readers()?;
+            let Some(connection) = slot.connection.lock().take() else { return Ok(()) };
+            let copied = if slot.poisoned.get().is_none() { copy_back(&connection) } else { Ok(()) };
+            connection.close().map_err(|(_, e)| error::sqlite("closing the database", e))?;
+            copied
+        })
+    }
+}
+
+/// Where the connection that writes lies while nobody writes; empty for good once it is closed.
+struct Slot {
+    connection: Mutex<Option<Connection>>,
+    /// Why writes are refused, once a commit has ended in doubt (law DUR-2).
+    poisoned: OnceLock<String>,
+}
+
+impl Slot {
+    fn give_back(&self, connection: Connection) {
+        *self.connection.lock() = Some(connection);
     }
 
     /// Refuses writes from now on, and leaves the WAL as it is: what a later checkpoint would copy into the
@@ -69,19 +66,54 @@ impl Writer {
         }
         self.poisoned.get_or_init(|| reason);
     }
+}
 
-    /// Ends writing: waits for the writer at work, then for `readers` to end, copies the WAL back and closes.
-    /// Closing again does nothing.
-    pub(crate) fn close(&self, readers: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut slot = self.lock(Instant::now())?;
-        if slot.is_none() {
-            return Ok(());
+/// The open transaction is the connection itself: it moves from writer to writer.
+impl Engine for Slot {
+    type Open = Connection;
+
+    fn begin(&self, patience: Duration) -> Result<Connection> {
+        if let Some(reason) = self.poisoned.get() {
+            return Err(Error::Poisoned { reason: reason.clone() });
         }
-        readers()?;
-        let Some(connection) = slot.take() else { return Ok(()) };
-        let copied = if self.poisoned.get().is_none() { copy_back(&connection) } else { Ok(()) };
-        connection.close().map_err(|(_, e)| error::sqlite("closing the database", e))?;
-        copied
+        let start = Instant::now();
+        let connection = self.connection.lock().take().ok_or(Error::Closed)?;
+        match unit::begin(&connection, patience) {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                self.give_back(connection);
+                Err(error::waited_since(start, error))
+            }
+        }
+    }
+
+    fn mark(&self, connection: &mut Connection) -> Result<()> {
+        unit::mark(connection)
+    }
+
+    fn keep(&self, connection: &mut Connection) -> Result<()> {
+        unit::keep(connection)
+    }
+
+    fn undo(&self, connection: &mut Connection) -> Result<()> {
+        unit::undo(connection)
+    }
+
+    fn commit(&self, connection: Connection) -> Result<()> {
+        let committed = unit::commit(&connection);
+        if let Err(error) = &committed
+            && error.outcome() == Outcome::InDoubt
+        {
+            self.poison(&connection, error);
+        }
+        self.give_back(connection);
+        committed
+    }
+
+    fn abort(&self, connection: Connection) -> Result<()> {
+        let aborted = unit::abort(&connection);
+        self.give_back(connection);
+        aborted
     }
 }
 
@@ -123,7 +155,7 @@ mod tests {
     }
 
     fn on_writer(store: &SqliteStore, sql: &str) {
-        store.writer.connection.lock().as_ref().unwrap().execute_batch(sql).unwrap();
+        store.writer.queue.engine().connection.lock().as_ref().unwrap().execute_batch(sql).unwrap();
     }
 
     /// A full disk makes SQLite undo the whole transaction by itself. Work that swallows the error must not go on in
