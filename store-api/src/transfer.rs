@@ -8,8 +8,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Error, ImportReport, Record, Result, Store, json};
 
-/// How many records may be on their way between two stores: enough to keep both busy, little memory.
-const IN_FLIGHT: usize = 256;
+/// How many bytes of JSON are gathered before they are handed over, unless the last record makes it more.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// How many batches may lie between two stores: enough to keep both busy, little memory.
+const BATCHES: usize = 2;
 
 /// The seams of a store, as digests name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -82,16 +85,17 @@ impl Digesting {
         Self::default()
     }
 
-    /// Takes the next record in.
+    /// Takes the next record in, and gives its JSON.
     ///
     /// # Errors
     /// `Backend` when a record cannot be written as JSON, which no stored one causes.
-    pub fn add(&mut self, record: &Record) -> Result<()> {
+    pub fn add(&mut self, record: &Record) -> Result<String> {
+        let text = json::encode(record)?;
         let (records, hash) = self.seams.entry(Seam::of(record)).or_default();
         *records += 1;
-        hash.update(json::encode(record)?);
+        hash.update(&text);
         hash.update(b"\n");
-        Ok(())
+        Ok(text)
     }
 
     /// How many records were taken in.
@@ -109,13 +113,39 @@ impl Digesting {
     }
 }
 
+/// How many records each seam holds that holds any.
+pub type Counts = BTreeMap<Seam, u64>;
+
+/// Is told how many records have passed, after each one.
+pub type Progress<'a> = &'a mut dyn FnMut(u64);
+
+/// Counts the records of a store, in one snapshot.
+///
+/// # Errors
+/// As [`Store::export`].
+pub fn counts(store: &dyn Store, progress: Progress<'_>) -> Result<Counts> {
+    let mut counts = Counts::new();
+    let mut passed = 0;
+    store.export(&mut |record| {
+        *counts.entry(Seam::of(&record)).or_default() += 1;
+        passed += 1;
+        progress(passed);
+        Ok(())
+    })?;
+    Ok(counts)
+}
+
 /// The digests of everything that a store holds, from one snapshot.
 ///
 /// # Errors
 /// As [`Store::export`].
-pub fn digests(store: &dyn Store) -> Result<Digests> {
+pub fn digests(store: &dyn Store, progress: Progress<'_>) -> Result<Digests> {
     let mut digesting = Digesting::new();
-    store.export(&mut |record| digesting.add(&record))?;
+    store.export(&mut |record| {
+        digesting.add(&record)?;
+        progress(digesting.records());
+        Ok(())
+    })?;
     Ok(digesting.finish())
 }
 
@@ -128,71 +158,97 @@ pub struct Copied {
     pub sent: Digests,
 }
 
-/// Copies one consistent snapshot of `from` into `to`, which must be empty, all or nothing, in bounded memory.
-/// `progress` is told after each record how many have passed.
+/// Copies one consistent snapshot of `from` into `to`, which must be empty, all or nothing, in bounded memory: of
+/// the records on their way, about a megabyte is kept beside the largest ones.
 ///
 /// # Errors
 /// As [`Store::export`] and [`Store::import`]; the target is as it was.
-pub fn copy(from: &dyn Store, to: &dyn Store, progress: &mut dyn FnMut(u64)) -> Result<Copied> {
-    let (sender, receiver) = sync_channel(IN_FLIGHT);
+pub fn copy(from: &dyn Store, to: &dyn Store, progress: Progress<'_>) -> Result<Copied> {
+    let (sender, receiver) = sync_channel(BATCHES);
     std::thread::scope(|scope| {
-        scope.spawn(move || send(from, &sender));
-        let mut arriving = Arriving { receiver, digesting: Digesting::new(), ended: false, progress };
+        scope.spawn(move || Sending::new(sender).run(from));
+        let mut arriving =
+            Arriving { receiver, batch: Vec::new().into_iter(), passed: 0, end: None, progress };
         let report = to.import(&mut arriving)?;
-        Ok(Copied { report, sent: arriving.digesting.finish() })
+        let sent = arriving.end.ok_or_else(cut_off)?;
+        Ok(Copied { report, sent })
     })
 }
 
 /// What passes between the exporting and the importing thread.
 enum Message {
-    Record(Box<Record>),
+    Records(Vec<Record>),
     /// The export is over; without this word, the stream was cut off.
-    End(Result<()>),
+    End(Result<Digests>),
 }
 
-fn send(from: &dyn Store, sender: &SyncSender<Message>) {
-    let result = from.export(&mut |record| {
+/// The sending end.
+struct Sending {
+    batch: Vec<Record>,
+    bytes: usize,
+    digesting: Digesting,
+    sender: SyncSender<Message>,
+}
+
+impl Sending {
+    fn new(sender: SyncSender<Message>) -> Self {
+        Sending { batch: Vec::new(), bytes: 0, digesting: Digesting::new(), sender }
+    }
+
+    fn run(mut self, from: &dyn Store) {
+        let exported = from.export(&mut |record| self.take(record)).and_then(|()| self.hand_over());
+        let end = exported.map(|()| self.digesting.finish());
+        // When nobody listens any more, the import failed and has its own error to report.
+        drop(self.sender.send(Message::End(end)));
+    }
+
+    fn take(&mut self, record: Record) -> Result<()> {
+        self.bytes += self.digesting.add(&record)?.len();
+        self.batch.push(record);
+        if self.bytes >= BATCH_BYTES { self.hand_over() } else { Ok(()) }
+    }
+
+    fn hand_over(&mut self) -> Result<()> {
+        self.bytes = 0;
         let hung_up = |_| Error::Unsupported { operation: "sending to an import that has ended".into() };
-        sender.send(Message::Record(Box::new(record))).map_err(hung_up)
-    });
-    // When nobody listens any more, the import failed and has its own error to report.
-    if let Err(unheard) = sender.send(Message::End(result)) {
-        drop(unheard);
+        self.sender.send(Message::Records(std::mem::take(&mut self.batch))).map_err(hung_up)
     }
 }
 
 /// The receiving end, as the iterator that an import reads.
 struct Arriving<'a> {
     receiver: Receiver<Message>,
-    digesting: Digesting,
-    ended: bool,
-    progress: &'a mut dyn FnMut(u64),
+    batch: std::vec::IntoIter<Record>,
+    passed: u64,
+    /// What was sent, once all of it has arrived.
+    end: Option<Digests>,
+    progress: Progress<'a>,
 }
 
 impl Iterator for Arriving<'_> {
     type Item = Result<Record>;
 
+    /// An import stops at the first error, so nothing has to be remembered of one.
     fn next(&mut self) -> Option<Result<Record>> {
-        if self.ended {
-            return None;
-        }
-        match self.receiver.recv() {
-            Ok(Message::Record(record)) => {
-                if let Err(error) = self.digesting.add(&record) {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-                (self.progress)(self.digesting.records());
-                Some(Ok(*record))
+        loop {
+            if let Some(record) = self.batch.next() {
+                self.passed += 1;
+                (self.progress)(self.passed);
+                return Some(Ok(record));
             }
-            Ok(Message::End(result)) => {
-                self.ended = true;
-                result.err().map(Err)
+            if self.end.is_some() {
+                return None;
             }
-            Err(_) => {
-                self.ended = true;
-                Some(Err(Error::Unsupported { operation: "importing a stream that was cut off".into() }))
+            match self.receiver.recv() {
+                Ok(Message::Records(batch)) => self.batch = batch.into_iter(),
+                Ok(Message::End(Ok(digests))) => self.end = Some(digests),
+                Ok(Message::End(Err(error))) => return Some(Err(error)),
+                Err(_) => return Some(Err(cut_off())),
             }
         }
     }
+}
+
+fn cut_off() -> Error {
+    Error::Unsupported { operation: "importing a stream that was cut off".into() }
 }
