@@ -1,9 +1,16 @@
-//! The model against the tiny engine.
+//! The model on sequences of other lengths and seeds than those of `model_all_seams`, which every engine runs.
 
 use contract_tests::model;
 use contract_tests::saboteurs::Saboteur;
 
 #[test]
-fn the_tiny_engine_agrees_with_the_model() {
-    model::all_seams(&Saboteur(None));
+fn short_sequences_of_many_seeds_agree() {
+    for seed in 2..12 {
+        model::run(&Saboteur(None), 20, 15, seed);
+    }
+}
+
+#[test]
+fn long_sequences_agree() {
+    model::run(&Saboteur(None), 8, 1_000, 12);
 }
