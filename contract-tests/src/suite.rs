@@ -1,4 +1,4 @@
-//! The list of the laws, and how one is run: see [`laws!`](crate::laws) for the tests, [`REGISTRY`] for the list.
+//! The list of the laws, and how one is run: see [`laws!`](crate::laws!) for the tests, [`REGISTRY`] for the list.
 
 use std::fmt;
 use std::io::Write;

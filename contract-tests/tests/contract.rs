@@ -1,5 +1,7 @@
 //! The contract, the documentation of the seams, and the suite name the same laws.
 
+#![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -15,6 +17,9 @@ const TRAITS: [&str; 6] = ["Catalog", "AgentStore", "BudgetStore", "AuditStore",
 
 /// Methods without a promise and without an error: they say what the store is.
 const PLAIN: [&str; 1] = ["info"];
+
+/// How many methods there were when this was written: fewer means that the scan missed some.
+const AT_LEAST: usize = 60;
 
 /// A method of a seam with the text above it.
 struct Method {
@@ -93,15 +98,10 @@ fn the_contract_and_the_suite_have_the_same_laws_in_the_same_order() {
 #[test]
 fn every_method_says_its_guarantees_and_errors() {
     let methods = methods();
-    assert_eq!(
-        methods.len(),
-        64,
-        "a method came or went: see that it is documented, then correct this number"
-    );
-    for Method { name, .. } in methods.iter().filter(|method| !PLAIN.contains(&method.name.as_str())) {
-        let method = methods.iter().find(|method| method.name == *name).unwrap();
-        assert!(method.section("# Guarantees").is_some(), "{name} says no guarantee");
-        assert!(method.section("# Errors").is_some(), "{name} says no error");
+    assert!(methods.len() >= AT_LEAST, "the scan found only {} methods", methods.len());
+    for method in methods.iter().filter(|method| !PLAIN.contains(&method.name.as_str())) {
+        assert!(method.section("# Guarantees").is_some(), "{} says no guarantee", method.name);
+        assert!(method.section("# Errors").is_some(), "{} says no error", method.name);
     }
 }
 

@@ -154,7 +154,10 @@ pub fn win_3_reads_write_nothing(suite: &Suite<'_>) {
 
 pub fn win_4_only_amounts_are_charged(suite: &Suite<'_>) {
     // No other number becomes an amount.
-    let below = f64::from_bits(9_223_372_036_854.775_807_f64.to_bits() - 1);
+    // 2^63 micro-units are one too many; the float before them is an amount.
+    let above = 2_f64.powi(63) / 1e6;
+    let below = f64::from_bits(above.to_bits() - 1);
+    refused(Amount::try_from(above), ErrorKind::InvalidInput);
     for bad in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.000_001, -1e300, 9.3e12, f64::MAX] {
         refused(Amount::try_from(bad), ErrorKind::InvalidInput);
     }

@@ -70,7 +70,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(6, 40, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map(text(), inner, 0..6).prop_map(|map| Value::from_iter(map)),
+            prop::collection::btree_map(text(), inner, 0..6).prop_map(Value::from_iter),
         ]
     })
 }

@@ -192,8 +192,8 @@ fn beside(write: impl FnOnce() -> Result<()> + Send + 'static) -> thread::JoinHa
         drop(done);
         result
     });
-    // Ends early when the writer drops its end; nothing is ever sent.
-    drop(wait.recv_timeout(BESIDE));
+    // Ends early when the writer drops its end.
+    wait.recv_timeout(BESIDE).expect_err("nothing is ever sent");
     writer
 }
 
@@ -386,10 +386,10 @@ fn snapshots_are_read_only(suite: &Suite<'_>) {
 
 /// Runs `work` on a thread of its own and fails when it is not done soon: a deadlock must not hang the suite.
 fn at_once(what: &str, work: impl FnOnce() + Send + 'static) {
-    let (done, wait) = mpsc::channel();
+    let (done, wait) = mpsc::channel::<()>();
     let thread = thread::spawn(move || {
         work();
-        drop(done.send(()));
+        drop(done);
     });
     match wait.recv_timeout(AT_ONCE) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("{what} waits for itself"),
