@@ -31,6 +31,14 @@ pub(crate) const ALL: &[Engine] = &[
         open: None,
     },
     Engine {
+        scheme: "redb",
+        has_file: true,
+        #[cfg(feature = "redb")]
+        open: Some(open_redb),
+        #[cfg(not(feature = "redb"))]
+        open: None,
+    },
+    Engine {
         scheme: "memory",
         has_file: false,
         #[cfg(feature = "memory")]
@@ -101,16 +109,32 @@ fn not_compiled(scheme: &str, remedy: String) -> Error {
     Error::EngineNotCompiled { scheme: scheme.to_owned(), remedy }
 }
 
+/// A file outlives its process in any case, so who asks for less gets that.
+#[cfg(any(feature = "sqlite", feature = "redb"))]
+fn of_a_file(asked: store_api::Durability) -> store_api::Durability {
+    asked.max(store_api::Durability::Process)
+}
+
 #[cfg(feature = "sqlite")]
 fn open_sqlite(path: &str, options: &OpenOptions) -> Result<Arc<dyn Store>> {
     let engine_options = store_sqlite::Options {
         busy_timeout: options.busy_timeout,
-        // A file outlives its process in any case, so who asks for less gets that.
-        durability: options.durability.max(store_api::Durability::Process),
+        durability: of_a_file(options.durability),
         create: options.create,
         ..store_sqlite::Options::default()
     };
     Ok(Arc::new(store_sqlite::SqliteStore::open_with(path, engine_options)?))
+}
+
+#[cfg(feature = "redb")]
+fn open_redb(path: &str, options: &OpenOptions) -> Result<Arc<dyn Store>> {
+    let engine_options = store_redb::Options {
+        busy_timeout: options.busy_timeout,
+        durability: of_a_file(options.durability),
+        create: options.create,
+        ..store_redb::Options::default()
+    };
+    Ok(Arc::new(store_redb::RedbStore::open_with(path, engine_options)?))
 }
 
 #[cfg(feature = "memory")]

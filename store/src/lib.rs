@@ -9,10 +9,11 @@
 //! # fn main() -> Result<()> {
 //! # let directory = tempfile::tempdir().map_err(|e| Error::backend("making a directory", e))?;
 //! # let file = directory.path().join("agents.db");
-//! # let url = if cfg!(feature = "sqlite") { format!("sqlite:{}", file.display()) } else { "memory:".into() };
-//! # if engines().is_empty() {
-//! #     return Ok(());
-//! # }
+//! # let url = match engines().first() {
+//! #     None => return Ok(()),
+//! #     Some(&"memory") => "memory:".to_owned(),
+//! #     Some(scheme) => format!("{scheme}:{}", file.display()),
+//! # };
 //! // let url = "sqlite:agents.db";
 //! let store = store::open(&url)?;
 //!
@@ -38,6 +39,7 @@
 //! | URL | engine | cargo feature |
 //! |---|---|---|
 //! | `sqlite:PATH` | one SQLite file | `sqlite` (default) |
+//! | `redb:PATH` | one redb file, pure Rust, for one process at a time | `redb` |
 //! | `memory:` | none on disk; each open is a store of its own | `memory` |
 //! | `PATH` | the one engine that is compiled in | |
 //!
