@@ -186,14 +186,14 @@ impl Report {
     }
 }
 
-/// The counts, then one line for each file that was not simply unchanged.
+/// The counts, then one line for each file that somebody may want to look at: changed, skipped, refused or with a note.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.counts())?;
         for Entry { path, outcome, warnings, .. } in &self.files {
             let path = path.display();
             match outcome {
-                Outcome::Unchanged => {}
+                Outcome::Created { .. } | Outcome::Unchanged => {}
                 Outcome::Refused { line: Some(line), reason } => {
                     write!(f, "\n{path}:{line}: refused: {reason}")?;
                 }
