@@ -119,6 +119,12 @@ impl Edge {
         }
     }
 
+    /// What a write transaction failed with. redb flushes also before the commit, when the file grows; once that has
+    /// failed, what is on disk is not certain.
+    pub(crate) fn in_doubt(&self, error: Error) -> Error {
+        if self.poison.get().is_some() { error.with_outcome(Outcome::InDoubt) } else { error }
+    }
+
     /// Refuses writes from now on. The first reason is the one that is told.
     fn poison(&self, doing: &str, fault: &Fault) {
         self.poison.get_or_init(|| format!("{doing} failed: {}", describe(fault)));

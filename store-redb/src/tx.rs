@@ -11,7 +11,7 @@ use store_api::{
 
 use crate::index::IndexEntry;
 use crate::keys::{Key, Span};
-use crate::kv::{Kv, Order};
+use crate::kv::{Entry, Kv, Order};
 use crate::tables::{META, Table};
 use crate::value;
 
@@ -83,18 +83,34 @@ impl<'k> Tx<'k> {
         mut see: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         loop {
-            let entries = self.kv.scan(table, &span, order, chunk.clamp(1, CHUNK))?;
-            let Some((last, _)) = entries.last() else { return Ok(()) };
-            span = match order {
-                Order::Forwards => span.after(last),
-                Order::Backwards => span.before(last),
-            };
+            let entries = self.next_chunk(table, &mut span, order, chunk)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
             for (key, stored) in &entries {
                 if see(key, value::open(table, key, stored)?)?.is_break() {
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// The first entries of a span, which then begins after them.
+    ///
+    /// In a damaged tree a search can lead back to where it came from; so each key has to lie further on than the one
+    /// before, or a walk might never end.
+    fn next_chunk(&self, table: Table, span: &mut Span, order: Order, limit: usize) -> Result<Vec<Entry>> {
+        let entries = self.kv.scan(table, span, order, limit.clamp(1, CHUNK))?;
+        for (key, _) in &entries {
+            if !span.contains(key) {
+                return Err(Error::corrupt(value::place(table, key), "is out of order"));
+            }
+            *span = match order {
+                Order::Forwards => std::mem::replace(span, Span::all()).after(key),
+                Order::Backwards => std::mem::replace(span, Span::all()).before(key),
+            };
+        }
+        Ok(entries)
     }
 
     /// Shows every entry of a span to `see`, in rising order.
@@ -131,9 +147,10 @@ impl<'k> Tx<'k> {
     pub(crate) fn raw(&self, table: Table, mut see: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         let mut span = Span::all();
         loop {
-            let entries = self.kv.scan(table, &span, Order::Forwards, CHUNK)?;
-            let Some((last, _)) = entries.last() else { return Ok(()) };
-            span = span.after(last);
+            let entries = self.next_chunk(table, &mut span, Order::Forwards, CHUNK)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
             entries.iter().try_for_each(|(key, stored)| see(key, stored))?;
         }
     }
