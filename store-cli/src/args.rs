@@ -1,22 +1,24 @@
 //! The command line. Values stay text here: a store's own rules check them, so that a bad id is the same error
 //! whether it comes as a flag or as JSON.
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::Call;
 use crate::commands::budget::BudgetVerb;
 use crate::commands::catalog::{AgentVerb, SkillVerb};
 use crate::commands::checkpoint::CheckpointVerb;
+use crate::commands::copy::CopyArgs;
 use crate::commands::run::RunVerb;
-use crate::exit;
+use crate::exit::{self, Failure};
 
 /// Look into a store, change it, move it, serve it.
 #[derive(Debug, Parser)]
 #[command(name = "storectl", version, after_help = exit::HELP, after_long_help = exit::HELP)]
 pub(crate) struct Cli {
-    /// The store: sqlite:PATH or memory:, or a bare PATH when one engine is compiled in
+    /// The store: ENGINE:PATH or memory:, or a bare PATH when one engine is compiled in. All but copy need it
     #[arg(long, value_name = "URL")]
-    pub(crate) store: String,
+    pub(crate) store: Option<String>,
     /// Give one JSON document on standard output, and errors as JSON on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -28,6 +30,21 @@ pub(crate) struct Cli {
     pub(crate) busy_timeout: String,
     #[command(subcommand)]
     pub(crate) noun: Noun,
+}
+
+impl Cli {
+    /// The URL of the store that the command is about: for a copy, the one that it reads.
+    pub(crate) fn url(&self) -> Result<String, Failure> {
+        let (kind, text) = match (&self.noun, &self.store) {
+            (Noun::Copy(args), None) => return Ok(args.from.clone()),
+            (Noun::Copy(_), Some(_)) => {
+                (ErrorKind::ArgumentConflict, "copy takes its stores from --from and --to, not from --store")
+            }
+            (_, Some(url)) => return Ok(url.clone()),
+            (_, None) => (ErrorKind::MissingRequiredArgument, "--store <URL> is missing"),
+        };
+        Err(Failure::Usage(Cli::command().error(kind, text).to_string().trim_end().to_owned()))
+    }
 }
 
 /// What the command is about.
@@ -55,14 +72,17 @@ pub(crate) enum Noun {
         /// The file to write; it must not exist
         to: String,
     },
+    /// Copy everything into another store, of whatever engine, and compare the two
+    Copy(CopyArgs),
     /// Write everything as JSON Lines
     Export {
-        /// The file to write, which must not exist; standard output when left out or -
+        /// The file to write, which must not exist, compressed if it ends in .gz or .zst; standard output when left
+        /// out or -
         to: Option<String>,
     },
     /// Read an export into an empty store, all or nothing
     Import {
-        /// The file to read; standard input when -
+        /// The file to read, decompressed if it ends in .gz or .zst; standard input when -
         from: String,
     },
     /// What the store is

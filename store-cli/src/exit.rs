@@ -15,7 +15,7 @@ Exit codes:
   3  not found
   4  conflict, or already there
   5  busy
-  6  corrupt, or not this store, or written by a newer version
+  6  corrupt, or not this store, or written by a newer version; two stores that differ
   7  limit exceeded
   8  lease lost
   9  invalid input";

@@ -6,6 +6,7 @@ mod commands;
 mod exit;
 mod key;
 mod lines;
+mod progress;
 mod render;
 mod rpc;
 mod transfer;

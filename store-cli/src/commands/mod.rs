@@ -4,6 +4,7 @@
 pub(crate) mod budget;
 pub(crate) mod catalog;
 pub(crate) mod checkpoint;
+pub(crate) mod copy;
 mod files;
 pub(crate) mod run;
 mod whole;
@@ -27,13 +28,14 @@ pub(crate) fn run(cli: Cli) -> Result<Code, Failure> {
     let busy_timeout = window::parse_length("busy-timeout", &cli.busy_timeout)?;
     let options = OpenOptions::default().busy_timeout(busy_timeout);
     // A command sees one time from its begin to its end; `rpc` asks the clock anew for each request.
-    let context = Context { url: cli.store, json: cli.json, options, clock, now: clock.now() };
+    let context = Context { url: cli.url()?, json: cli.json, options, clock, now: clock.now() };
     match cli.noun {
         Noun::Skill(verb) => context.say(verb.run(&context)?),
         Noun::Agent(verb) => context.say(verb.run(&context)?),
         Noun::Budget(verb) => context.say(verb.run(&context)?),
         Noun::Run(verb) => context.say(verb.run(&context)?),
         Noun::Checkpoint(verb) => context.say(verb.run(&context)?),
+        Noun::Copy(args) => context.say(copy::run(&args, &context)?),
         noun => whole::run(noun, &context),
     }
 }

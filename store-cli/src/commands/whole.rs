@@ -25,8 +25,13 @@ pub(super) fn run(noun: Noun, context: &Context) -> Result<Code, Failure> {
         Noun::Import { from } => import(&from, context),
         Noun::Info => context.say(context.answer(Call::new("store.info"), Look::Record)?),
         Noun::Rpc => serve(context),
-        Noun::Skill(_) | Noun::Agent(_) | Noun::Budget(_) | Noun::Run(_) | Noun::Checkpoint(_) => {
-            Err(Error::Unsupported { operation: "a verb of a seam on the whole store".into() }.into())
+        Noun::Skill(_)
+        | Noun::Agent(_)
+        | Noun::Budget(_)
+        | Noun::Run(_)
+        | Noun::Checkpoint(_)
+        | Noun::Copy(_) => {
+            Err(Error::Unsupported { operation: "a verb that is done elsewhere".into() }.into())
         }
     }
 }

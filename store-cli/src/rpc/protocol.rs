@@ -25,6 +25,7 @@ pub(crate) fn serve(
             Line::End => return Ok(()),
             Line::Whole | Line::Unended => answer_line(store, clock, &buffer),
             Line::TooLong => {
+                lines::skip(&mut input)?;
                 let message = format!("the line is longer than {MAX_LINE_BYTES} bytes");
                 Some(failure(Value::Null, PARSE_ERROR, message, None))
             }

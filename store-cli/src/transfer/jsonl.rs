@@ -1,16 +1,19 @@
 //! Exports as files: JSON Lines, one record in each, between a header and a trailer.
 //!
 //! Each line begins with a checksum of the rest of it and of its number, so a line that was changed, moved or lost
-//! is found and named; the trailer has the digests of all records, so a file that was cut off is no export.
+//! is found and named; the trailer has the digests of all records, so a file that was cut off is no export. EXPORT.md
+//! has the format.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use store::transfer::{Digesting, Digests};
+use store::transfer::{Digesting, Digests, counts};
 use store::{Entity, Error, ImportReport, Record, Result, Store, json as strict};
 
+use super::failed;
+use super::packing::Packing;
 use crate::lines::{self, Line, MAX_LINE_BYTES};
 
 /// What the header calls the file.
@@ -28,7 +31,8 @@ pub(crate) struct Exported {
     digests: Digests,
 }
 
-/// Exports to a file that must not exist. It has another name until it is whole, and its owner alone may read it.
+/// Exports to a file that must not exist, compressed as its name says. It has another name until it is whole, and its
+/// owner alone may read it.
 pub(crate) fn export_to_file(store: &dyn Store, to: &Path) -> Result<Exported> {
     let taken = || Error::already_exists(Entity::File, "path", to.display().to_string());
     if to.try_exists().map_err(failed("looking for the file"))? {
@@ -39,7 +43,9 @@ pub(crate) fn export_to_file(store: &dyn Store, to: &Path) -> Result<Exported> {
         _ => Path::new("."),
     };
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed("making a file"))?;
-    let exported = export(store, &mut file)?;
+    let mut packer = Packing::of(to).pack(&mut file)?;
+    let exported = export(store, &mut packer)?;
+    packer.finish().map_err(failed(WRITING))?;
     file.as_file().sync_all().map_err(failed("writing the export to disk"))?;
     file.persist_noclobber(to).map_err(|refused| match refused.error.kind() {
         io::ErrorKind::AlreadyExists => taken(),
@@ -52,17 +58,25 @@ pub(crate) fn export_to_file(store: &dyn Store, to: &Path) -> Result<Exported> {
     Ok(exported)
 }
 
-/// Exports to `out`.
+/// Exports to `out`. The store is read twice: the header's counts are from just before, and where others write
+/// meanwhile, the trailer's are the ones that are right.
 pub(crate) fn export(store: &dyn Store, out: &mut dyn Write) -> Result<Exported> {
     let info = store.info();
     let mut out = Lines { out: BufWriter::new(out), number: 0 };
-    let header =
-        json!({ "format": FORMAT, "version": VERSION, "engine": info.engine, "schema": info.schema });
+    let counts = counts(store, &mut |_| {})?;
+    let header = json!({
+        "format": FORMAT,
+        "version": VERSION,
+        "engine": info.engine,
+        "schema": info.schema,
+        "records": counts.values().sum::<u64>(),
+        "counts": counts,
+    });
     out.write(&header.to_string())?;
     let mut digesting = Digesting::new();
     store.export(&mut |record| {
-        digesting.add(&record)?;
-        out.write(&strict::encode(&record)?)
+        let object = digesting.add(&record)?;
+        out.write(&object)
     })?;
     let exported = Exported { records: digesting.records(), digests: digesting.finish() };
     out.write(&strict::encode(&json!({ "type": "end", "end": exported }))?)?;
@@ -71,10 +85,6 @@ pub(crate) fn export(store: &dyn Store, out: &mut dyn Write) -> Result<Exported>
 }
 
 const WRITING: &str = "writing the export";
-
-fn failed(doing: &'static str) -> impl Fn(io::Error) -> Error {
-    move |error| Error::backend(doing, error)
-}
 
 /// Writes objects as numbered lines, each with its checksum.
 struct Lines<W: Write> {
@@ -98,13 +108,13 @@ fn sum(number: u64, rest: &str) -> u64 {
     strict::checksum(&[&number.to_be_bytes(), rest.as_bytes()])
 }
 
-/// Imports a file.
+/// Imports a file, decompressed as its name says.
 pub(crate) fn import_from_file(store: &dyn Store, from: &Path) -> Result<ImportReport> {
     let file = File::open(from).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::not_found(Entity::File, from.display().to_string()),
         _ => Error::backend("opening the export", error),
     })?;
-    import(store, BufReader::new(file))
+    import(store, Packing::of(from).unpack(BufReader::new(file))?)
 }
 
 /// Imports what [`export`] wrote: all of it, or nothing.
@@ -134,7 +144,7 @@ impl<R: BufRead> Reading<R> {
     /// The next line's object, or `None` at the end of the file.
     fn next(&mut self) -> Result<Option<String>> {
         self.number += 1;
-        match lines::read(&mut self.input, &mut self.buffer).map_err(failed("reading the export"))? {
+        match lines::read(&mut self.input, &mut self.buffer).map_err(unreadable)? {
             Line::End => Ok(None),
             Line::TooLong => Err(damaged(format!("is longer than {MAX_LINE_BYTES} bytes"))),
             Line::Unended => Err(damaged("is cut off: no line feed ends it")),
@@ -162,6 +172,14 @@ impl<R: BufRead> Reading<R> {
             return Err(Error::invalid("version", format!("{} is not {VERSION}", header["version"])));
         }
         Ok(())
+    }
+}
+
+/// An error that the operating system did not give is one of decompressing.
+fn unreadable(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(_) => Error::backend("reading the export", error),
+        None => damaged(format!("cannot be decompressed, the file is cut off or damaged: {error}")),
     }
 }
 
