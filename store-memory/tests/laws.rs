@@ -1,10 +1,9 @@
-//! The laws of the contract, and the model of it, on the in-process engine.
+//! The laws of the contract on the in-process engine.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use contract_tests::harness::{Facts, Harness, Instance};
-use contract_tests::model;
 use store_api::{Result, Store};
 use store_memory::{MemoryStore, Options};
 
@@ -42,8 +41,3 @@ impl Instance for Open {
 }
 
 contract_tests::laws!(Memory);
-
-#[test]
-fn the_engine_agrees_with_the_model() {
-    model::all_seams(&Memory);
-}
