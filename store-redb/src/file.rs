@@ -20,6 +20,8 @@ pub(crate) enum Standing {
     Empty(File),
     /// A file that begins as redb files do.
     Redb(File),
+    /// Something else than a moment ago: another opener puts a new store there.
+    Changing,
 }
 
 /// The path of a file: absolute, and without symbolic links in its directory, so that it goes on leading there. The
@@ -55,7 +57,7 @@ pub(crate) fn look(path: &Path) -> Result<Standing> {
     let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(opening)?;
     let opened = file.metadata().map_err(opening)?;
     if !is_same(&before, &opened) {
-        return Err(not_this_store(path, "was replaced by something else while it was opened"));
+        return Ok(Standing::Changing);
     }
     if opened.len() == 0 {
         return Ok(Standing::Empty(file));
@@ -114,9 +116,11 @@ impl Staged {
                 other => other.map_err(creating)?,
             };
             match file.try_lock() {
-                Ok(()) => return Ok(Staged { path, target: target.to_owned(), file }),
-                // Somebody found it before it was locked, and clears it away.
-                Err(TryLockError::WouldBlock) => continue,
+                Ok(()) if leads_to(&path, &file)? => {
+                    return Ok(Staged { path, target: target.to_owned(), file });
+                }
+                // Somebody found it before it was locked, and clears it away or has done so.
+                Ok(()) | Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(e)) => return Err(creating(e)),
             }
         }

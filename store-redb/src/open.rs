@@ -50,6 +50,7 @@ pub(crate) fn open<B: StorageBackend>(
             Standing::Nothing => create(path).map(|()| Opened::Again)?,
             Standing::Empty(empty) => fill(path, &empty)?,
             Standing::Redb(file) => open_file(path, file, options, &over)?,
+            Standing::Changing => Opened::Held,
         };
         match opened {
             Opened::Database(database) => return Ok(database),
