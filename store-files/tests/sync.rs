@@ -284,6 +284,27 @@ fn one_name_may_have_two_owners() {
 }
 
 #[test]
+fn two_hosts_may_sync_at_once() {
+    let (store, dir) = (store(), tempfile::tempdir().unwrap());
+    for round in 1..=5 {
+        for n in 0..40 {
+            let text = format!("---\nname: s{n}\ndescription: round {round}\n---\n");
+            write(dir.path(), &format!("{n}/SKILL.md"), &text);
+        }
+        let reports = std::thread::scope(|scope| {
+            let sync = || sync_skills(&store, dir.path(), &options()).unwrap().counts();
+            let (one, two) = (scope.spawn(sync), scope.spawn(sync));
+            [one.join().unwrap(), two.join().unwrap()]
+        });
+        let [one, two] = reports;
+        assert_eq!(one.refused + two.refused, 0, "a lost race is tried again: {one}; {two}");
+        assert_eq!(one.created + one.changed + two.created + two.changed, 40, "written once: {one}; {two}");
+    }
+    let id = named(store.skills(), "s7").id.clone();
+    assert_eq!(store.skills().latest(&id).unwrap().unwrap().seq, 5);
+}
+
+#[test]
 fn a_store_that_fails_ends_the_sync() {
     let (store, dir) = (store(), tempfile::tempdir().unwrap());
     write(dir.path(), "a/SKILL.md", "---\nname: a\ndescription: d\n---\n");

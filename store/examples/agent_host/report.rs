@@ -284,6 +284,9 @@ fn versions(week: &Week<'_>, text: &mut String) -> Result<()> {
             format_args!("  v{}  {at}  {by}: {} ({}{pin})", version.seq, version.summary, version.label),
         );
     }
+    let appended = versions.first().map_or(0, |newest| newest.seq);
+    let pruned = appended.saturating_sub(versions.len() as u64);
+    line(text, format_args!("  Of {appended} versions {pruned} was pruned. No number comes back."));
     Ok(())
 }
 
