@@ -8,6 +8,7 @@ mod budget;
 mod calls;
 mod catalog;
 mod checkpoint;
+pub mod differential;
 mod lists;
 mod op;
 mod pool;
@@ -35,9 +36,7 @@ pub const OPERATIONS: usize = 120;
 /// # Panics
 /// When the store and the model disagree.
 pub fn all_seams(harness: &dyn Harness) {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
-    let cases = number("CONTRACT_CASES").map_or(CASES, |cases: u64| u32::try_from(cases).unwrap());
-    run(harness, cases, OPERATIONS, number("CONTRACT_SEED").unwrap_or(1));
+    run(harness, cases(CASES), OPERATIONS, seed());
 }
 
 /// Runs `cases` sequences of up to `max_ops` operations each. The seed decides which.
@@ -45,23 +44,40 @@ pub fn all_seams(harness: &dyn Harness) {
 /// # Panics
 /// When the store and the model disagree: with the shortest sequence that was found, and the seed.
 pub fn run(harness: &dyn Harness, cases: u32, max_ops: usize, seed: u64) {
+    search(cases, max_ops, seed, |ops, page| Driver::new(harness).sequence(ops, page));
+}
+
+/// How many sequences to run: what `CONTRACT_CASES` says, or else `default`.
+fn cases(default: u32) -> u32 {
+    number("CONTRACT_CASES").map_or(default, |cases| u32::try_from(cases).unwrap())
+}
+
+/// Which sequences to run: what `CONTRACT_SEED` says, or else a fixed choice.
+fn seed() -> u64 {
+    number("CONTRACT_SEED").unwrap_or(1)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+/// Looks for a sequence that fails the check, and panics with the shortest that it finds.
+fn search(cases: u32, max_ops: usize, seed: u64, check: impl Fn(&[Op], u8) -> Check) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let sequence = (op::sequence(max_ops), proptest::num::u8::ANY);
-    let result = runner
-        .run(&sequence, |(ops, page)| Driver::new(harness).sequence(&ops, page).map_err(TestCaseError::fail));
-    match result {
+    match runner.run(&sequence, |(ops, page)| check(&ops, page).map_err(TestCaseError::fail)) {
         Ok(()) => {}
         Err(TestError::Fail(reason, (ops, page))) => {
             let listed: Vec<String> = ops.iter().map(|op| format!("  {op:?}")).collect();
             panic!(
-                "the store and the model disagree (CONTRACT_SEED={seed}, page size from {page}) after\n{}\n{reason}",
+                "a sequence fails (CONTRACT_SEED={seed}, page size from {page}):\n{}\n{reason}",
                 listed.join("\n")
             );
         }
-        Err(TestError::Abort(reason)) => panic!("the model test gave up: {reason}"),
+        Err(TestError::Abort(reason)) => panic!("the test gave up: {reason}"),
     }
 }
 
