@@ -8,7 +8,7 @@ use crate::fixture::*;
 use crate::suite::Suite;
 
 /// A store with at least two of everything, and all that makes a record special.
-pub(crate) fn fill(store: &dyn Store) {
+pub fn fill(store: &dyn Store) {
     store.transaction(&mut fill_definitions).unwrap();
     store.transaction(&mut fill_rest).unwrap();
 }
