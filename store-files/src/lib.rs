@@ -12,6 +12,8 @@
 //! could not be taken as it stands is either refused with path, line and reason ([`FileError`]) or noted as
 //! a [`Warning`] on the file.
 //!
+//! [`sync_skills`] and [`sync_agents`] put a directory of them into a store; see [`sync`] for what goes where.
+//!
 //! ```
 //! let file = store_files::parse_skill(
 //!     "skills/check-links/SKILL.md",

@@ -206,8 +206,9 @@ fn findings(week: &Week<'_>, text: &mut String) -> Result<()> {
         for finding in sheet.findings.iter().take(FINDINGS) {
             line(text, format_args!("    {}:{}  {}", finding.page, finding.line, finding.text));
         }
-        if sheet.findings.len() > FINDINGS {
-            line(text, format_args!("    … and {} more", sheet.findings.len() - FINDINGS));
+        let more = sheet.findings.len().saturating_sub(FINDINGS) + sheet.more;
+        if more > 0 {
+            line(text, format_args!("    … and {more} more"));
         }
     }
     Ok(())

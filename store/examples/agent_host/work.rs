@@ -12,7 +12,13 @@ use crate::markdown::{Library, Page, Part};
 pub(crate) struct Sheet {
     pub(crate) counts: BTreeMap<String, u64>,
     pub(crate) findings: Vec<Finding>,
+    /// How many more findings there were than are kept.
+    #[serde(default)]
+    pub(crate) more: usize,
 }
+
+/// How many findings one run keeps: a record must not grow with the collection.
+const KEPT: usize = 1_000;
 
 /// One thing that somebody should look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +34,8 @@ impl Sheet {
             *self.counts.entry(name).or_default() += count;
         }
         self.findings.extend(other.findings);
+        self.more += other.more + self.findings.len().saturating_sub(KEPT);
+        self.findings.truncate(KEPT);
     }
 
     fn count(&mut self, name: impl Into<String>, count: usize) {

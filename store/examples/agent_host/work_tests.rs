@@ -98,3 +98,10 @@ fn code_blocks_and_contents() {
     assert_eq!(findings(&sheet), [(7, "a block without a language"), (7, "a block that is never closed")]);
     assert_eq!(run("table-of-contents", text).counts["entries"], 2);
 }
+
+#[test]
+fn sheets_add_up_and_stay_small() {
+    let mut sheet = run("collect-todos", "TODO(ana): a\n");
+    sheet.merge(run("collect-todos", &"TODO(ana): b\n".repeat(1500)));
+    assert_eq!((sheet.counts["for ana"], sheet.findings.len(), sheet.more), (1501, 1000, 501));
+}
