@@ -67,8 +67,7 @@ pub struct Options {
     pub durability: Durability,
     /// How many bytes of pages are kept in memory, at most.
     pub cache_size: usize,
-    /// Whether to read and check the whole file first, and repair what can be derived from the rest, as the map of
-    /// free pages. A plain open trusts a file that was closed in order, and
+    /// Whether to read and check the whole file first. A plain open trusts a file that was closed in order, and
     /// [`verify`](store_api::Store::verify) checks it later.
     pub check_integrity: bool,
     /// Whether to create the file when there is none.

@@ -117,11 +117,7 @@ fn open_file<B: StorageBackend>(
         }
         Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => return Ok(Opened::Held),
         Err(Fault::Redb(redb::Error::RepairAborted)) => {}
-        Err(fault) => match fault.into_error("opening") {
-            // The check rebuilds what can be derived from the rest, as the map of free pages.
-            Error::Corrupt { .. } if options.check_integrity => {}
-            other => return Err(other),
-        },
+        Err(fault) => return Err(fault.into_error("opening")),
     }
     let opened = catch(|| {
         let storage = Storage { inner: over(backend(&file)?), flushes: options.flushes() };

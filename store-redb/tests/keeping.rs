@@ -348,8 +348,7 @@ fn a_bit_flipped_anywhere_is_survived() {
     Store::close(&store).unwrap();
     let whole = fs::read(&path).unwrap();
     let damaged = directory.path().join("damaged.redb");
-    let checked = Options { check_integrity: true, ..Options::default() };
-    let (mut refused, mut repaired, mut corrupt, mut silent) = (0, 0, 0, 0);
+    let (mut refused, mut corrupt, mut silent) = (0, 0, 0);
     for seed in first..first + flips {
         let mut bytes = whole.clone();
         let at = rot::spread(seed) % bytes.len();
@@ -362,11 +361,6 @@ fn a_bit_flipped_anywhere_is_survived() {
                 let expected = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotThisStore);
                 assert!(expected, "{what}: {error:?}");
                 refused += 1;
-                if let Ok(store) = RedbStore::open_with(&damaged, checked.clone()) {
-                    assert!(Store::verify(&store).unwrap().is_sound(), "{what}: repaired");
-                    assert_eq!(format!("{:?}", answers(&store)), format!("{sound:?}"), "{what}: repaired");
-                    repaired += 1;
-                }
                 continue;
             }
         };
@@ -387,6 +381,6 @@ fn a_bit_flipped_anywhere_is_survived() {
         drop(store);
     }
     println!(
-        "{flips} flips: {refused} refused by open ({repaired} repaired by a checking open), {corrupt} found by verify, {silent} in bytes without meaning"
+        "{flips} flips: {refused} refused by open, {corrupt} found by verify, {silent} in bytes without meaning"
     );
 }
