@@ -46,8 +46,8 @@ pub(crate) const fn column(title: &'static str, at: &'static str, cell: Cell) ->
     Column { title, at, cell }
 }
 
-/// The widest that a column of text may be.
-const MAX_WIDTH: usize = 60;
+/// The widest that a column of text may be: a SHA-256 in hex fits.
+const MAX_WIDTH: usize = 64;
 
 /// The answer as people read it.
 pub(crate) fn render(look: Look, value: &Value, now: DateTime<Utc>) -> String {

@@ -132,6 +132,7 @@ fn open_redb(path: &str, options: &OpenOptions) -> Result<Arc<dyn Store>> {
         busy_timeout: options.busy_timeout,
         durability: of_a_file(options.durability),
         create: options.create,
+        cache_size: options.cache_size.unwrap_or(store_redb::Options::default().cache_size),
         ..store_redb::Options::default()
     };
     Ok(Arc::new(store_redb::RedbStore::open_with(path, engine_options)?))

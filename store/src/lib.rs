@@ -77,12 +77,20 @@ pub struct OpenOptions {
     pub durability: Durability,
     /// Whether to make a store where there is none.
     pub create: bool,
+    /// How many bytes of its file an engine may keep in memory; its own choice when left out. redb keeps one cache
+    /// of this size for each open store. SQLite always keeps 16 MiB for each connection, and `memory` has no file.
+    pub cache_size: Option<usize>,
 }
 
 impl Default for OpenOptions {
-    /// [`DEFAULT_BUSY_TIMEOUT`], [`Durability::PowerLoss`], a store is made where there is none.
+    /// [`DEFAULT_BUSY_TIMEOUT`], [`Durability::PowerLoss`], a store is made where there is none, the engine's cache.
     fn default() -> Self {
-        OpenOptions { busy_timeout: DEFAULT_BUSY_TIMEOUT, durability: Durability::PowerLoss, create: true }
+        OpenOptions {
+            busy_timeout: DEFAULT_BUSY_TIMEOUT,
+            durability: Durability::PowerLoss,
+            create: true,
+            cache_size: None,
+        }
     }
 }
 
@@ -105,6 +113,13 @@ impl OpenOptions {
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// The same options with a [`cache_size`](OpenOptions::cache_size).
+    #[must_use]
+    pub fn cache_size(mut self, bytes: usize) -> Self {
+        self.cache_size = Some(bytes);
         self
     }
 }

@@ -22,11 +22,14 @@ use crate::key::read_text;
 use crate::render::{Look, render, visible_lines};
 use crate::rpc::{self, Params};
 
+/// How much of a store's file is kept in memory. A copy has two of them open and is to need less than 200 MB.
+const CACHE: usize = 48 << 20;
+
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<Code, Failure> {
     let clock = Clock::new(cli.now.as_deref())?;
     let busy_timeout = window::parse_length("busy-timeout", &cli.busy_timeout)?;
-    let options = OpenOptions::default().busy_timeout(busy_timeout);
+    let options = OpenOptions::default().busy_timeout(busy_timeout).cache_size(CACHE);
     // A command sees one time from its begin to its end; `rpc` asks the clock anew for each request.
     let context = Context { url: cli.url()?, json: cli.json, options, clock, now: clock.now() };
     match cli.noun {
