@@ -1,5 +1,7 @@
 //! Moving between stores: every engine into every engine, all or nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
