@@ -8,8 +8,6 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use store::Result;
 
-use super::failed;
-
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
@@ -98,6 +96,7 @@ impl<W: Write> Write for Packer<W> {
 #[cfg(feature = "zstd")]
 mod zstandard {
     use super::*;
+    use crate::transfer::failed;
 
     /// A file may ask its reader for a window of so many bytes, as a power of two: 128 MiB, the tool's own limit.
     const MAX_WINDOW_LOG: u32 = 27;
