@@ -1,5 +1,7 @@
 //! All engines of this build at once: one random sequence of operations, every answer equal.
 
+#![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
+
 use std::sync::Arc;
 use std::time::Duration;
 
