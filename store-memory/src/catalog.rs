@@ -106,10 +106,10 @@ impl<D: Definition> Definitions<D> {
         if other(self.by_name.group(doc.owner()).get(doc.name())) {
             return Err(Error::already_exists(D::KIND.entity(), "name", doc.name().as_str()));
         }
-        if let Some(webhook) = doc.webhook().map(ToString::to_string)
-            && other(self.by_webhook.get(&webhook))
+        if let Some(webhook) = doc.webhook()
+            && other(self.by_webhook.get(&webhook.to_string()))
         {
-            return Err(Error::already_exists(D::KIND.entity(), "webhook", webhook));
+            return Err(Error::already_exists(D::KIND.entity(), "webhook", format!("{webhook:?}")));
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ pub(super) fn check_unique<D: Kept>(state: &State, doc: &D) -> Result<()> {
     if let Some(webhook) = doc.webhook()
         && others().any(|other| other.webhook() == Some(webhook))
     {
-        return Err(Error::already_exists(D::KIND.entity(), "webhook", webhook.to_string()));
+        return Err(Error::already_exists(D::KIND.entity(), "webhook", format!("{webhook:?}")));
     }
     Ok(())
 }
