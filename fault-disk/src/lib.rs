@@ -1,0 +1,1 @@
+//! A disk between an engine and the file system, that records, delays, fails and forgets: for tests and benchmarks.
