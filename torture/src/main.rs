@@ -1,10 +1,13 @@
 //! Campaigns that try to break the engines. Each runs, beside the real configurations, a control that must fail.
 //!
 //! `cargo run --release -p torture -- <campaign> [--full] [--seed N] [--json]`, or `all` for every short form.
+//! `table FILE` turns lines that were saved with `--json` into the table of RELIABILITY.md.
 
 #![allow(clippy::print_stderr)] // a command's own messages
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,8 +21,10 @@ mod report;
 /// Tries to break the engines.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The campaign, or `all`, or `list`.
+    /// The campaign, or `all`, or `list`, or `table`.
     campaign: String,
+    /// For `table`: the file with the lines.
+    file: Option<PathBuf>,
     /// The full form: the counts that stand in RELIABILITY.md, which take long.
     #[arg(long)]
     full: bool,
@@ -68,15 +73,29 @@ fn run_child(name: &str, arguments: &[String]) -> ExitCode {
     }
 }
 
-/// Runs what was asked for; says whether every line is as it must be.
+/// Does what was asked for; says whether it ended well.
 fn run(args: &Args) -> io::Result<bool> {
     let out = &mut io::stdout();
-    if args.campaign == "list" {
-        for campaign in ALL {
-            writeln!(out, "{:<14} {}", campaign.name, campaign.about)?;
-        }
-        return Ok(true);
+    match (args.campaign.as_str(), &args.file) {
+        ("list", None) => list(out).map(|()| true),
+        ("table", Some(file)) => table(out, file).map(|()| true),
+        (_, None) => try_to_break(args, out),
+        (other, Some(_)) => Err(io::Error::other(format!("{other:?} takes no file; `table` does"))),
     }
+}
+
+fn list(out: &mut impl Write) -> io::Result<()> {
+    ALL.iter().try_for_each(|campaign| writeln!(out, "{:<14} {}", campaign.name, campaign.about))
+}
+
+fn table(out: &mut impl Write, file: &Path) -> io::Result<()> {
+    let lines = report::read_json(BufReader::new(File::open(file)?))?;
+    report::write_head(out)?;
+    lines.iter().try_for_each(|line| report::write_row(out, line))
+}
+
+/// Runs the campaigns that were asked for; says whether every line is as it must be.
+fn try_to_break(args: &Args, out: &mut impl Write) -> io::Result<bool> {
     let chosen: Vec<&Campaign> =
         ALL.iter().filter(|campaign| args.campaign == "all" || args.campaign == campaign.name).collect();
     if chosen.is_empty() {

@@ -1,15 +1,16 @@
 //! What a campaign reports: one line for each configuration that it tried.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What came of one configuration.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Line {
-    pub(crate) campaign: &'static str,
-    pub(crate) engine: &'static str,
+    pub(crate) campaign: Cow<'static, str>,
+    pub(crate) engine: Cow<'static, str>,
     /// What was set up, in a few words.
     pub(crate) configuration: String,
     /// A configuration that must lose data, or the campaign proves nothing.
@@ -17,7 +18,7 @@ pub(crate) struct Line {
     pub(crate) seed: u64,
     /// How many things were tried, and what each of them is.
     pub(crate) tried: u64,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: Cow<'static, str>,
     /// Acknowledged writes that were not there.
     pub(crate) lost: u64,
     /// Answers that no honest store gives: wrong records, wrong errors, broken laws.
@@ -40,13 +41,13 @@ impl Line {
         configuration: impl Into<String>,
     ) -> Self {
         Line {
-            campaign,
-            engine,
+            campaign: campaign.into(),
+            engine: engine.into(),
             configuration: configuration.into(),
             control: false,
             seed: 0,
             tried: 0,
-            unit: "",
+            unit: Cow::Borrowed(""),
             lost: 0,
             wrong: 0,
             panicked: 0,
@@ -68,7 +69,7 @@ impl Line {
 
     /// Runs the configuration, which counts into the line, and notes how long it took.
     pub(crate) fn run(mut self, seed: u64, unit: &'static str, work: impl FnOnce(&mut Line)) -> Self {
-        (self.seed, self.unit) = (seed, unit);
+        (self.seed, self.unit) = (seed, unit.into());
         let start = Instant::now();
         work(&mut self);
         self.seconds = start.elapsed().as_secs_f64();
@@ -108,6 +109,11 @@ pub(crate) fn write_json(to: &mut impl Write, line: &Line) -> io::Result<()> {
     writeln!(to)
 }
 
+/// Reads lines that were written as JSON.
+pub(crate) fn read_json(from: impl BufRead) -> io::Result<Vec<Line>> {
+    from.lines().map(|text| Ok(serde_json::from_str(&text?)?)).collect()
+}
+
 /// The head of the table that [`write_row`] fills.
 pub(crate) fn write_head(to: &mut impl Write) -> io::Result<()> {
     writeln!(
@@ -139,6 +145,14 @@ pub(crate) fn write_row(to: &mut impl Write, line: &Line) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_read_back_from_json() {
+        let line = Line::new("c", "e", "x").run(7, "images", |line| line.tried = 3);
+        let mut text = Vec::new();
+        write_json(&mut text, &line).unwrap();
+        assert_eq!(read_json(text.as_slice()).unwrap(), [line]);
+    }
 
     #[test]
     fn a_control_must_fail_and_everything_else_must_not() {
