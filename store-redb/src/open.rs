@@ -13,7 +13,7 @@ use crate::error::{Edge, Fault, busy, catch, io};
 use crate::file::{self, Staged, Standing};
 use crate::keys::Key;
 use crate::kv::{Reading, Writing};
-use crate::storage::{Storage, Unlocked};
+use crate::storage::{Overlay, Storage, Unlocked};
 use crate::tables::{self, META};
 use crate::tx::Tx;
 use crate::{Options, SCHEMA};
@@ -23,6 +23,9 @@ const APPLICATION: &str = "agst";
 
 /// How long an opener sleeps before it looks again whether the file is free.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How much memory a look at a file may use for pages.
+const PEEK_CACHE: usize = 16 << 20;
 
 /// The mark of a file: whose it is, and the version of its layout.
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,25 +102,15 @@ fn fill(path: &Path, empty: &File) -> Result<Opened> {
     Ok(Opened::Again)
 }
 
-/// Opens a redb file, if it is one of ours. Nothing is written before that is known, unless its last writer died:
-/// then redb has to repair the file to read it.
+/// Opens a redb file, if it is one of ours. Nothing is written to it before that is known.
 fn open_file<B: StorageBackend>(
     path: &Path,
     file: File,
     options: &Options,
     over: impl Fn(FileBackend) -> B,
 ) -> Result<Opened> {
-    let edge = Edge::default();
-    let peek = catch(|| Builder::new().open_read_only_with_backend(backend(&file)?));
-    match peek {
-        Ok(peeked) => {
-            let checked = check_mark(&edge, path, || peeked.begin_read());
-            let closed = edge.call("closing", || ReadOnlyDatabase::close(peeked));
-            checked.and(closed)?;
-        }
-        Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => return Ok(Opened::Held),
-        Err(Fault::Redb(redb::Error::RepairAborted)) => {}
-        Err(fault) => return Err(fault.into_error("opening")),
+    if !is_ours(path, &file)? {
+        return Ok(Opened::Held);
     }
     let opened = catch(|| {
         let storage = Storage { inner: over(backend(&file)?), flushes: options.flushes() };
@@ -128,10 +121,45 @@ fn open_file<B: StorageBackend>(
     });
     match opened {
         Ok(database) => {
-            check_mark(&edge, path, || database.begin_read())?;
+            // Looked at again, because somebody else may have had the file since.
+            check_mark(&Edge::default(), path, || database.begin_read())?;
             Ok(Opened::Database(database))
         }
         Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => Ok(Opened::Held),
+        Err(fault) => Err(fault.into_error("opening")),
+    }
+}
+
+/// Looks whether a file bears our mark, and leaves it as it is; `false` while somebody has it open.
+fn is_ours(path: &Path, file: &File) -> Result<bool> {
+    let edge = Edge::default();
+    let peeked =
+        catch(|| Builder::new().set_cache_size(PEEK_CACHE).open_read_only_with_backend(backend(file)?));
+    match peeked {
+        Ok(peeked) => {
+            let checked = check_mark(&edge, path, || peeked.begin_read());
+            let closed = edge.call("closing", || ReadOnlyDatabase::close(peeked));
+            checked.and(closed).map(|()| true)
+        }
+        Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => Ok(false),
+        // Its last writer died. redb reads such a file only once it is repaired, so it is repaired in memory.
+        Err(Fault::Redb(redb::Error::RepairAborted)) => is_ours_repaired(&edge, path, file),
+        Err(fault) => Err(fault.into_error("opening")),
+    }
+}
+
+fn is_ours_repaired(edge: &Edge, path: &Path, file: &File) -> Result<bool> {
+    let repaired = catch(|| {
+        let overlay = Overlay::over(backend(file)?).map_err(redb::StorageError::Io)?;
+        Builder::new().set_cache_size(PEEK_CACHE).create_with_backend(overlay)
+    });
+    match repaired {
+        Ok(repaired) => {
+            let checked = check_mark(edge, path, || repaired.begin_read());
+            let closed = edge.call("closing", || repaired.close());
+            checked.and(closed).map(|()| true)
+        }
+        Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => Ok(false),
         Err(fault) => Err(fault.into_error("opening")),
     }
 }

@@ -1,8 +1,7 @@
 //! What lies between redb and the file: whether a flush is one, and a view of the file that writes nothing.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Bound;
 
 use parking_lot::Mutex;
@@ -10,6 +9,30 @@ use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 type Locked<T> = std::result::Result<T, BackendError>;
+
+/// The locks of a storage are those of the one below it, in the field of this name.
+macro_rules! passes_locks_on {
+    ($below:ident) => {
+        fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+            self.$below.try_lock_range(start, end)
+        }
+        fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+            self.$below.try_lock_shared_range(start, end)
+        }
+        fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+            self.$below.lock_range(start, end)
+        }
+        fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+            self.$below.lock_shared_range(start, end)
+        }
+        fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+            self.$below.unlock_range(start, end)
+        }
+        fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+            self.$below.query_lock_range(start, end)
+        }
+    };
+}
 
 /// The storage of an open store.
 #[derive(Debug)]
@@ -40,24 +63,7 @@ impl<B: StorageBackend> StorageBackend for Storage<B> {
         let flushed = if self.flushes { Ok(()) } else { self.inner.sync_data() };
         self.inner.close().and(flushed)
     }
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
-        self.inner.try_lock_range(start, end)
-    }
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
-        self.inner.try_lock_shared_range(start, end)
-    }
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
-        self.inner.lock_range(start, end)
-    }
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
-        self.inner.lock_shared_range(start, end)
-    }
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
-        self.inner.unlock_range(start, end)
-    }
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
-        self.inner.query_lock_range(start, end)
-    }
+    passes_locks_on!(inner);
 }
 
 /// A file that redb is not to lock, because its owner has it locked already.
@@ -87,11 +93,13 @@ const BLOCK: u64 = 4096;
 
 /// A file as it stands, with writes kept in memory: redb can check and repair it here, and the file is not touched.
 #[derive(Debug)]
-pub(crate) struct Overlay(Mutex<Layers>);
+pub(crate) struct Overlay<B> {
+    file: B,
+    layers: Mutex<Layers>,
+}
 
 #[derive(Debug)]
 struct Layers {
-    file: File,
     /// How much of the file shows through. What was cut off once reads as zeros when the length grows again.
     shown: u64,
     len: u64,
@@ -99,27 +107,26 @@ struct Layers {
     written: BTreeMap<u64, Vec<u8>>,
 }
 
-impl Overlay {
-    pub(crate) fn over(file: File) -> io::Result<Self> {
-        let len = file.metadata()?.len();
-        Ok(Overlay(Mutex::new(Layers { file, shown: len, len, written: BTreeMap::new() })))
+impl<B: StorageBackend> Overlay<B> {
+    pub(crate) fn over(file: B) -> io::Result<Self> {
+        let len = file.len()?;
+        Ok(Overlay { file, layers: Mutex::new(Layers { shown: len, len, written: BTreeMap::new() }) })
     }
 }
 
 impl Layers {
     /// The file's bytes from `offset` on, zeros where it has none.
-    fn read_file(&mut self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_file(&self, file: &impl StorageBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(self.shown.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (there, beyond) = out.split_at_mut(there);
         beyond.fill(0);
-        self.file.seek(SeekFrom::Start(offset))?;
-        self.file.read_exact(there)
+        file.read(offset, there)
     }
 
-    fn block(&mut self, number: u64) -> io::Result<&mut Vec<u8>> {
+    fn block(&mut self, file: &impl StorageBackend, number: u64) -> io::Result<&mut Vec<u8>> {
         if !self.written.contains_key(&number) {
             let mut block = vec![0; usize::try_from(BLOCK).map_err(io::Error::other)?];
-            self.read_file(number * BLOCK, &mut block)?;
+            self.read_file(file, number * BLOCK, &mut block)?;
             self.written.insert(number, block);
         }
         self.written.get_mut(&number).ok_or_else(|| io::Error::other("a block is gone"))
@@ -138,13 +145,13 @@ impl Layers {
     }
 }
 
-impl StorageBackend for Overlay {
+impl<B: StorageBackend> StorageBackend for Overlay<B> {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().len)
+        Ok(self.layers.lock().len)
     }
 
     fn read(&self, offset: u64, mut out: &mut [u8]) -> io::Result<()> {
-        let mut layers = self.0.lock();
+        let layers = self.layers.lock();
         if offset.saturating_add(out.len() as u64) > layers.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -152,7 +159,7 @@ impl StorageBackend for Overlay {
             let (now, later) = out.split_at_mut(part);
             match layers.written.get(&number).and_then(|block| block.get(begin..begin + part)) {
                 Some(block) => now.copy_from_slice(block),
-                None => layers.read_file(number * BLOCK + begin as u64, now)?,
+                None => layers.read_file(&self.file, number * BLOCK + begin as u64, now)?,
             }
             out = later;
         }
@@ -160,7 +167,7 @@ impl StorageBackend for Overlay {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut layers = self.0.lock();
+        let mut layers = self.layers.lock();
         layers.shown = layers.shown.min(len);
         layers.written.retain(|number, _| number * BLOCK < len);
         if len < layers.len
@@ -178,16 +185,22 @@ impl StorageBackend for Overlay {
     }
 
     fn write(&self, offset: u64, mut data: &[u8]) -> io::Result<()> {
-        let mut layers = self.0.lock();
+        let mut layers = self.layers.lock();
         for (number, begin, part) in Layers::blocks(offset, data.len()) {
             let (now, later) = data.split_at(part);
-            if let Some(block) = layers.block(number)?.get_mut(begin..begin + part) {
+            if let Some(block) = layers.block(&self.file, number)?.get_mut(begin..begin + part) {
                 block.copy_from_slice(now);
             }
             data = later;
         }
         Ok(())
     }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    passes_locks_on!(file);
 }
 
 #[cfg(test)]
@@ -207,7 +220,7 @@ mod tests {
         ) {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(&below).unwrap();
-            let overlay = Overlay::over(file.reopen().unwrap()).unwrap();
+            let overlay = Overlay::over(FileBackend::new(file.reopen().unwrap()).unwrap()).unwrap();
             let mut model = below.clone();
             for (at, length, byte, resize) in steps {
                 if resize {

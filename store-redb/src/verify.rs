@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use redb::Builder;
+use redb::backends::FileBackend;
 use store_api::budget::Charged;
 use store_api::{
     Agent, Checkpoint, Counter, Definition, Error, Event, Kind, Lease, Ledger, Result, Run, Skill,
@@ -18,7 +19,7 @@ use crate::error::{catch, io};
 use crate::index::{self, IndexEntry};
 use crate::keys::{self, Fields, Key};
 use crate::open::{Mark, mark_key};
-use crate::storage::Overlay;
+use crate::storage::{Overlay, Unlocked};
 use crate::stream::charge_key;
 use crate::tables::{
     ACCOUNTS, CHARGES, CHECKPOINT_HEADS, CHECKPOINTS, DEFINITIONS, EVENTS, INDEXES, LAST_SEQS, META,
@@ -33,9 +34,9 @@ const CHECK_CACHE: usize = 16 << 20;
 /// Has redb check its pages and trees, as it would after a crash, in a copy that is kept in memory where it differs.
 /// No writer may be at work meanwhile; readers may.
 pub(crate) fn check_file(path: &Path, found: &mut Verification) -> Result<()> {
-    let overlay =
-        File::open(path).and_then(Overlay::over).map_err(|e| io("opening the file to check it", e))?;
+    let file = File::open(path).map_err(|e| io("opening the file to check it", e))?;
     let checked = catch(|| {
+        let overlay = Overlay::over(Unlocked(FileBackend::new(file)?)).map_err(redb::StorageError::Io)?;
         Builder::new()
             .set_cache_size(CHECK_CACHE)
             .set_check_integrity_on_open(true)
