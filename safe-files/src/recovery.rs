@@ -1,0 +1,191 @@
+#![doc = include_str!("../docs/recovery.md")]
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use store_api::{Error, Result, describe};
+
+use crate::{create_private, exists, failed, leads_to, remove, rename, sync, sync_directory_of, with_suffix};
+
+/// What an engine lays beside a database while it works on it, as suffixes of its name.
+pub type Logs = &'static [&'static str];
+
+/// Where the marker of a database stands.
+pub fn marker(database: &Path) -> PathBuf {
+    with_suffix(database, "-flush-failed")
+}
+
+/// Where the copy is made. What is there is not to be trusted.
+fn unfinished(database: &Path) -> PathBuf {
+    with_suffix(database, "-recovering")
+}
+
+/// Where the copy stands when it is whole, flushed and verified.
+fn finished(database: &Path) -> PathBuf {
+    with_suffix(database, "-recovered")
+}
+
+/// Whether a flush of the database failed and nobody has recovered it since.
+///
+/// # Errors
+/// `Backend`.
+pub fn is_marked(database: &Path) -> Result<bool> {
+    exists(&marker(database))
+}
+
+/// Leaves the marker, with the reason in it for people. One that is there already stays as it is.
+///
+/// # Errors
+/// `Backend`. The marker may be there all the same, and then it counts.
+pub fn mark(database: &Path, reason: &str) -> Result<()> {
+    let path = marker(database);
+    let mut file = match create_private(&path) {
+        Err(Error::AlreadyExists { .. }) => return Ok(()),
+        other => other?,
+    };
+    let written = writeln!(file, "{reason}").map_err(|e| failed("writing", &path, e));
+    // An empty marker is one too, so each step is taken whatever became of the one before.
+    let flushed = sync(&path, &file);
+    let named = sync_directory_of(&path);
+    written.and(flushed).and(named)
+}
+
+/// The reason for which writes are refused after a flush that failed because of `cause`: leaves the marker, and says
+/// so when that fails too.
+pub fn mark_because(database: &Path, cause: String) -> String {
+    match mark(database, &cause) {
+        Ok(()) => cause,
+        Err(e) => {
+            let marker = marker(database);
+            format!(
+                "{cause}; and {}, which tells the next open, could not be left: {}",
+                marker.display(),
+                describe(&e)
+            )
+        }
+    }
+}
+
+/// Removes copies that belong to no marker: somebody took the marker away while a recovery was cut off.
+///
+/// The caller has the database open, in a way that keeps a recovery from beginning, and has found no marker since.
+///
+/// # Errors
+/// `Backend`.
+pub fn clear_leftovers(database: &Path, logs: Logs) -> Result<()> {
+    for copy in [finished(database), unfinished(database)] {
+        if exists(&copy)? {
+            discard(&copy, logs)?;
+        }
+    }
+    Ok(())
+}
+
+fn discard(copy: &Path, logs: Logs) -> Result<()> {
+    remove_logs(copy, logs)?;
+    remove(copy)
+}
+
+fn remove_logs(database: &Path, logs: Logs) -> Result<()> {
+    logs.iter().try_for_each(|suffix| remove(&with_suffix(database, suffix)))
+}
+
+/// What an opener finds.
+#[derive(Debug)]
+pub enum Claim {
+    /// No marker: the database can be opened.
+    Unmarked,
+    /// Another opener recovers it.
+    Elsewhere,
+    /// The caller is to recover it.
+    Here(Recovery),
+}
+
+/// A recovery under way, which nobody else can begin as long as this is there.
+#[derive(Debug)]
+pub struct Recovery {
+    database: PathBuf,
+    logs: Logs,
+    /// Locked until it is dropped.
+    _marker: File,
+}
+
+impl Recovery {
+    /// Looks for the marker, and takes the recovery on if nobody else has.
+    ///
+    /// # Errors
+    /// `Backend`, also for a marker in a place where this process cannot write.
+    pub fn claim(database: &Path, logs: Logs) -> Result<Claim> {
+        let path = marker(database);
+        let marker = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Claim::Unmarked),
+            other => other.map_err(|e| failed(RECOVERING, &path, e))?,
+        };
+        match marker.try_lock() {
+            // Removed before it was locked: its recovery is over.
+            Ok(()) if !leads_to(&path, &marker)? => Ok(Claim::Elsewhere),
+            Ok(()) => Ok(Claim::Here(Recovery { database: database.to_owned(), logs, _marker: marker })),
+            Err(TryLockError::WouldBlock) => Ok(Claim::Elsewhere),
+            Err(TryLockError::Error(e)) => Err(failed("locking", &path, e)),
+        }
+    }
+
+    /// Whether a recovery that was cut off has left the whole copy. Then the database is not to be looked at any
+    /// more: its log may be gone.
+    ///
+    /// # Errors
+    /// `Backend`.
+    pub fn is_copied(&self) -> Result<bool> {
+        exists(&finished(&self.database))
+    }
+
+    /// Makes the copy. `fill` is given an empty file of its owner alone; it copies and verifies, and closes what it
+    /// has opened. Nobody else may use the database from before this until the [`swap`](Recovery::swap) is over.
+    ///
+    /// # Errors
+    /// Those of `fill`, and `Backend`; the database and the marker stay as they are, and the copy is gone.
+    pub fn copy(&self, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let copy = unfinished(&self.database);
+        if let Err(error) = self.make(&copy, fill) {
+            // What is left of the copy is removed here if that is possible, and else by the next attempt.
+            drop(discard(&copy, self.logs));
+            return Err(error);
+        }
+        rename(&copy, &finished(&self.database))?;
+        sync_directory_of(&self.database)
+    }
+
+    fn make(&self, copy: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        discard(copy, self.logs)?;
+        drop(create_private(copy)?);
+        fill(copy)?;
+        remove_logs(copy, self.logs)?;
+        let file = File::open(copy).map_err(|e| failed("opening", copy, e))?;
+        sync(copy, &file)
+    }
+
+    /// Puts the copy in the place of the database and what lies beside it, and removes the marker.
+    ///
+    /// # Errors
+    /// `Backend`; the next opener goes on where this one was cut off.
+    pub fn swap(self) -> Result<()> {
+        // The copy must never stand beside a log that is not its own.
+        remove_logs(&self.database, self.logs)?;
+        sync_directory_of(&self.database)?;
+        rename(&finished(&self.database), &self.database)?;
+        sync_directory_of(&self.database)?;
+        self.forget()
+    }
+
+    /// Removes the marker of a database that is not there any more.
+    ///
+    /// # Errors
+    /// `Backend`.
+    pub fn forget(self) -> Result<()> {
+        remove(&marker(&self.database))?;
+        sync_directory_of(&self.database)
+    }
+}
+
+const RECOVERING: &str = "recovering the database after a flush that failed, as told by";
