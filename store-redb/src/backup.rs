@@ -1,6 +1,7 @@
 //! Backup: every table of one snapshot, copied into a new file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use store_api::Result;
 
@@ -18,7 +19,7 @@ const BATCH: usize = 10_000;
 /// their checksums, so that damage stays damage.
 pub(crate) fn copy(from: &Tx<'_>, to: &Path) -> Result<()> {
     let staged = Staged::beside(to)?;
-    let edge = Edge::default();
+    let edge = Arc::<Edge>::default();
     let database = open::new_database(&edge, staged.file()?)?;
     let writing = open::begin(&edge, &database)?;
     open::create_tables(&writing)?;
@@ -33,13 +34,13 @@ pub(crate) fn copy(from: &Tx<'_>, to: &Path) -> Result<()> {
 }
 
 /// Writes entries, a commit for many of them.
-struct Batch<'e, F> {
+struct Batch<F> {
     begin: F,
-    writing: Option<Writing<'e>>,
+    writing: Option<Writing>,
     entries: usize,
 }
 
-impl<'e, F: Fn() -> Result<Writing<'e>>> Batch<'e, F> {
+impl<F: Fn() -> Result<Writing>> Batch<F> {
     fn put(&mut self, table: Table, key: &[u8], stored: &[u8]) -> Result<()> {
         let writing = match self.writing.take() {
             Some(writing) => writing,

@@ -2,7 +2,8 @@
 //!
 //! No table is held across two calls: a table that is open for writing cannot be opened again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use redb::{AccessGuard, ReadTransaction, ReadableTable, StorageError, WriteTransaction};
 use store_api::{Error, Result};
@@ -45,11 +46,21 @@ pub(crate) struct Reading<'e> {
     pub(crate) edge: &'e Edge,
 }
 
-/// A write transaction.
-pub(crate) struct Writing<'e> {
+/// A write transaction. It moves from writer to writer.
+pub(crate) struct Writing {
     tx: WriteTransaction,
-    edge: &'e Edge,
+    edge: Arc<Edge>,
     changed: Cell<bool>,
+    /// What the operation at work has changed, since a mark was set; `None` without one. redb's own savepoints are
+    /// no help: it gives none once something was written.
+    log: RefCell<Option<Vec<Change>>>,
+}
+
+/// A key that was changed, and its value before.
+struct Change {
+    table: Table,
+    key: Vec<u8>,
+    before: Option<Vec<u8>>,
 }
 
 impl Kv for Reading<'_> {
@@ -70,7 +81,7 @@ impl Kv for Reading<'_> {
     }
 }
 
-impl Kv for Writing<'_> {
+impl Kv for Writing {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.edge.call("reading", || get(&self.tx.open_table(table.definition())?, key))
     }
@@ -80,24 +91,57 @@ impl Kv for Writing<'_> {
     }
 
     fn put(&self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.changed.set(true);
-        self.edge.call("writing", || -> Fallible<()> {
-            self.tx.open_table(table.definition())?.insert(key, value)?;
-            Ok(())
-        })
+        self.set(table, key, Some(value)).map(drop)
     }
 
     fn delete(&self, table: Table, key: &[u8]) -> Result<bool> {
-        self.changed.set(true);
-        self.edge.call("writing", || -> Fallible<bool> {
-            Ok(self.tx.open_table(table.definition())?.remove(key)?.is_some())
-        })
+        self.set(table, key, None)
     }
 }
 
-impl<'e> Writing<'e> {
-    pub(crate) fn new(tx: WriteTransaction, edge: &'e Edge) -> Self {
-        Writing { tx, edge, changed: Cell::new(false) }
+impl Writing {
+    pub(crate) fn new(tx: WriteTransaction, edge: Arc<Edge>) -> Self {
+        Writing { tx, edge, changed: Cell::new(false), log: RefCell::new(None) }
+    }
+
+    /// Stores a value, or removes what is there; says whether something was.
+    fn set(&self, table: Table, key: &[u8], value: Option<&[u8]>) -> Result<bool> {
+        self.changed.set(true);
+        self.edge.call("writing", || -> Fallible<bool> {
+            let mut open = self.tx.open_table(table.definition())?;
+            let before = match value {
+                Some(value) => open.insert(key, value)?,
+                None => open.remove(key)?,
+            };
+            let was_there = before.is_some();
+            if let Some(log) = &mut *self.log.borrow_mut() {
+                let before = before.map(|before| before.value().to_vec());
+                log.push(Change { table, key: key.to_vec(), before });
+            }
+            Ok(was_there)
+        })
+    }
+
+    /// Marks the point to which the next operation can be undone.
+    pub(crate) fn mark(&self) {
+        self.log.replace(Some(Vec::new()));
+    }
+
+    /// Keeps the operation since the mark.
+    pub(crate) fn keep(&self) {
+        self.log.replace(None);
+    }
+
+    /// Undoes the operation since the mark, its last change first.
+    ///
+    /// # Errors
+    /// The transaction is lost: what is in it now is neither with the operation nor without.
+    pub(crate) fn undo(&self) -> Result<()> {
+        self.edge.check_writable()?;
+        for Change { table, key, before } in self.log.take().into_iter().flatten().rev() {
+            self.set(table, &key, before.as_deref())?;
+        }
+        Ok(())
     }
 
     /// Creates a table, unless it is there.
@@ -159,4 +203,74 @@ fn collect<'t>(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use redb::Database;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::open;
+    use crate::tables::{META, RUNS};
+
+    /// A value that is stored in one of two tables, or what removes it.
+    type Step = (bool, u8, Option<Vec<u8>>);
+
+    fn table(first: bool) -> Table {
+        if first { META } else { RUNS }
+    }
+
+    fn contents(writing: &Writing) -> BTreeMap<(bool, Vec<u8>), Vec<u8>> {
+        let of = |first| {
+            let entries = writing.scan(table(first), &Span::all(), Order::Forwards, usize::MAX).unwrap();
+            entries.into_iter().map(move |(key, value)| ((first, key), value))
+        };
+        of(true).chain(of(false)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Some operations are kept and some undone: what is there is what the kept ones alone would have left.
+        #[test]
+        fn an_undone_operation_leaves_no_trace(
+            operations in proptest::collection::vec(
+                (proptest::collection::vec(any::<Step>(), 0..12), any::<bool>()),
+                0..8,
+            ),
+        ) {
+            let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+            let writing = open::begin(&Arc::default(), &database).unwrap();
+            let mut kept = BTreeMap::new();
+            for (steps, keep) in operations {
+                let mut after = kept.clone();
+                writing.mark();
+                for (first, key, value) in steps {
+                    let (table, key) = (table(first), [key % 8]);
+                    match value {
+                        Some(value) => {
+                            writing.put(table, &key, &value).unwrap();
+                            after.insert((first, key.to_vec()), value);
+                        }
+                        None => {
+                            let was_there = after.remove(&(first, key.to_vec())).is_some();
+                            prop_assert_eq!(writing.delete(table, &key).unwrap(), was_there);
+                        }
+                    }
+                }
+                prop_assert_eq!(&contents(&writing), &after);
+                if keep {
+                    writing.keep();
+                    kept = after;
+                } else {
+                    writing.undo().unwrap();
+                }
+                prop_assert_eq!(&contents(&writing), &kept);
+            }
+        }
+    }
 }

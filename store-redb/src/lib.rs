@@ -36,19 +36,19 @@ mod tx;
 mod value;
 mod verify;
 mod versions;
+mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use parking_lot::{MappedRwLockReadGuard, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use commit_queue::Queue;
+use redb::StorageBackend;
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, StorageBackend};
 use store_api::{Durability, EngineInfo, EngineTx, Error, Identity, Result, Transactional, Verification};
 
-use crate::error::{Edge, busy};
-use crate::kv::Reading;
 use crate::tx::Tx;
+use crate::writer::Held;
 
 /// The version of the layout that this version writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
@@ -101,16 +101,21 @@ impl Options {
 }
 
 /// A store in a redb file. All its methods are those of [`Store`](store_api::Store).
-#[derive(Debug)]
 pub struct RedbStore {
     identity: Identity,
     path: PathBuf,
     options: Options,
-    edge: Edge,
-    /// `None` once the store is closed. Locked for reading by every transaction, for as long as it runs.
-    database: RwLock<Option<Database>>,
-    /// The turn to write. redb would make a second writer wait without end.
-    turn: Mutex<()>,
+    /// The writers of this store, in line for its database.
+    queue: Queue<Held>,
+}
+
+impl fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbStore")
+            .field("path", &self.path)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RedbStore {
@@ -150,33 +155,9 @@ impl RedbStore {
         options.check()?;
         let path = file::resolve(path.as_ref())?;
         let database = open::open(&path, &options, over)?;
-        Ok(RedbStore {
-            identity: Identity::new(),
-            path,
-            options,
-            edge: Edge::default(),
-            database: RwLock::new(Some(database)),
-            turn: Mutex::new(()),
-        })
-    }
-
-    /// The open database, kept open until the guard is dropped.
-    fn database(&self) -> Result<MappedRwLockReadGuard<'_, Database>> {
-        let wait = self.options.busy_timeout;
-        let database =
-            self.database.try_read_for(wait).ok_or_else(|| busy(wait, "the store is being closed"))?;
-        RwLockReadGuard::try_map(database, Option::as_ref).map_err(|_| Error::Closed)
-    }
-
-    /// The turn to write, kept until the guard is dropped.
-    fn turn(&self) -> Result<MutexGuard<'_, ()>> {
-        let wait = self.options.busy_timeout;
-        self.turn.try_lock_for(wait).ok_or_else(|| busy(wait, "another writer in this process"))
-    }
-
-    fn snapshot(&self, database: &Database) -> Result<Reading<'_>> {
-        let tx = self.edge.call("beginning a snapshot", || database.begin_read())?;
-        Ok(Reading { tx, edge: &self.edge })
+        let held = Held::new(database, options.busy_timeout);
+        let queue = Queue::new(held, options.busy_timeout);
+        Ok(RedbStore { identity: Identity::new(), path, options, queue })
     }
 }
 
@@ -186,28 +167,14 @@ impl Transactional for RedbStore {
     }
 
     fn read<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
-        let database = self.database()?;
-        work(&Tx::on(&self.snapshot(&database)?))
+        let held = self.queue.engine();
+        let database = held.database()?;
+        work(&Tx::on(&held.snapshot(&database)?))
     }
 
     fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
-        let database = self.database()?;
-        let _turn = self.turn()?;
-        self.edge.check_writable()?;
-        let writing = open::begin(&self.edge, &database)?;
-        // The panic of a host is held until redb has undone the transaction, because redb panicking in its turn
-        // would end the process.
-        match catch_unwind(AssertUnwindSafe(|| work(&Tx::on(&writing)))) {
-            Ok(Ok(result)) => writing.commit().map(|()| result),
-            Ok(Err(error)) => {
-                writing.abort();
-                Err(self.edge.in_doubt(error))
-            }
-            Err(panic) => {
-                writing.abort();
-                resume_unwind(panic)
-            }
-        }
+        self.queue
+            .write(|writing| work(&Tx::on(writing)).map_err(|error| self.queue.engine().in_doubt(error)))
     }
 
     fn info(&self) -> EngineInfo {
@@ -223,11 +190,13 @@ impl Transactional for RedbStore {
 
     fn verify(&self) -> Result<Verification> {
         let mut found = Verification::default();
-        let database = self.database()?;
-        let turn = self.turn()?;
-        verify::check_file(&self.path, &mut found)?;
-        let snapshot = self.snapshot(&database)?;
-        drop(turn);
+        let held = self.queue.engine();
+        let (_database, snapshot) = self.queue.alone(|_| {
+            let database = held.database()?;
+            verify::check_file(&self.path, &mut found)?;
+            let snapshot = held.snapshot(&database)?;
+            Ok((database, snapshot))
+        })?;
         verify::check_records(&Tx::on(&snapshot), &mut found)?;
         Ok(found)
     }
@@ -237,15 +206,13 @@ impl Transactional for RedbStore {
         if to.symlink_metadata().is_ok() {
             return Err(file::taken(&to));
         }
-        let database = self.database()?;
-        backup::copy(&Tx::on(&self.snapshot(&database)?), &to)
+        let held = self.queue.engine();
+        let database = held.database()?;
+        backup::copy(&Tx::on(&held.snapshot(&database)?), &to)
     }
 
     fn close(&self) -> Result<()> {
-        let wait = self.options.busy_timeout;
-        let running = || busy(wait, "transactions or snapshots that still run");
-        let database = self.database.try_write_for(wait).ok_or_else(running)?.take();
-        database.map_or(Ok(()), |database| self.edge.call("closing", || database.close()))
+        self.queue.alone(Held::close)
     }
 }
 

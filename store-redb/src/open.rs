@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
@@ -198,7 +199,7 @@ fn check_mark(
 
 /// Makes an empty store in an empty file.
 fn initialise(file: File) -> Result<()> {
-    let edge = Edge::default();
+    let edge = Arc::<Edge>::default();
     let database = new_database(&edge, file)?;
     let writing = begin(&edge, &database)?;
     create_tables(&writing)?;
@@ -217,16 +218,16 @@ pub(crate) fn new_database(edge: &Edge, file: File) -> Result<Database> {
 /// Begins a write transaction.
 ///
 /// Every commit has two phases: a file whose last flush failed opens again only so.
-pub(crate) fn begin<'e>(edge: &'e Edge, database: &Database) -> Result<Writing<'e>> {
+pub(crate) fn begin(edge: &Arc<Edge>, database: &Database) -> Result<Writing> {
     let tx = edge.call("beginning a transaction", || {
         let mut tx = database.begin_write()?;
         tx.set_two_phase_commit(true);
         Ok::<_, redb::TransactionError>(tx)
     })?;
-    Ok(Writing::new(tx, edge))
+    Ok(Writing::new(tx, Arc::clone(edge)))
 }
 
 /// Creates every table, so that no reader ever finds one missing.
-pub(crate) fn create_tables(writing: &Writing<'_>) -> Result<()> {
+pub(crate) fn create_tables(writing: &Writing) -> Result<()> {
     tables::ALL.into_iter().try_for_each(|table| writing.create(table))
 }

@@ -1,22 +1,40 @@
-//! A storage whose flushes fail while a switch is on.
+//! A storage that counts its flushes, and whose flushes or growth fail while a switch is on.
 
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 type Locked<T> = Result<T, BackendError>;
 
-/// Turns the failing of flushes on and off.
+/// Turns failing on and off.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Switch(Arc<AtomicBool>);
+pub(crate) struct Switch(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    fail: AtomicBool,
+    full: AtomicBool,
+    flushes: AtomicU64,
+}
 
 impl Switch {
+    /// Whether flushes fail.
     pub(crate) fn fail(&self, fail: bool) {
-        self.0.store(fail, Ordering::SeqCst);
+        self.0.fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// Whether the file cannot grow.
+    pub(crate) fn full(&self, full: bool) {
+        self.0.full.store(full, Ordering::SeqCst);
+    }
+
+    /// How often the file was flushed.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.0.flushes.load(Ordering::SeqCst)
     }
 
     pub(crate) fn over(&self, file: FileBackend) -> Failing {
@@ -38,10 +56,14 @@ impl StorageBackend for Failing {
         self.file.read(offset, out)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.switch.0.full.load(Ordering::SeqCst) && len > self.file.len()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.file.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        if self.switch.0.load(Ordering::SeqCst) {
+        self.switch.0.flushes.fetch_add(1, Ordering::SeqCst);
+        if self.switch.0.fail.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk does not answer"));
         }
         self.file.sync_data()

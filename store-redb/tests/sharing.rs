@@ -1,0 +1,247 @@
+//! Commits that several writers share: what fails in one fails alone, unless it takes the transaction along.
+
+#![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
+
+mod harness;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use harness::fault::Switch;
+use store_api::*;
+use store_redb::{Options, RedbStore};
+
+/// Long enough for a thread to get in line behind the one before.
+const IN_LINE: Duration = Duration::from_millis(20);
+/// How many operations share a commit.
+const OPERATIONS: u64 = 24;
+
+fn at(nanos: u64) -> chrono::DateTime<chrono::Utc> {
+    time::from_nanos(nanos.cast_signed())
+}
+
+fn ana() -> PrincipalId {
+    PrincipalId::new("ana").unwrap()
+}
+
+fn agent(id: &str) -> Agent {
+    let mut agent = Agent::new(AgentId::new(id).unwrap(), ana(), Name::new(id).unwrap());
+    agent.tags = [Tag::new(id).unwrap()].into();
+    agent.schedule = Some(Schedule::new("daily", "UTC", Some(at(10))));
+    agent
+}
+
+fn account() -> Account {
+    Account::new(ana(), MeterName::new("usd").unwrap(), Window::default())
+}
+
+fn run_id(number: u64) -> RunId {
+    RunId::new(format!("run {number}")).unwrap()
+}
+
+/// Writes something to every seam: things of its own, and things that other operations change too.
+fn write(seams: &dyn Seams, number: u64) -> Result<()> {
+    let id = format!("agent {number}");
+    let version = VersionId::new(&id)?;
+    seams.agents().publish(&NewVersion::new(version, agent(&id), ana(), at(1)), Expect::Absent)?;
+    seams.agents().update(&AgentId::new("shared")?, &mut |agent| {
+        agent.prompt.push_str(&id);
+        agent.tags = [Tag::new(&id)?].into();
+        Ok(())
+    })?;
+    seams.agents().mark_scheduled_run(&AgentId::new("shared")?, at(number), Some(at(100 + number)))?;
+    let charge = Charge::new(account(), Amount::from_units(1)?).with_key(IdempotencyKey::new(&id)?);
+    seams.budgets().add(&charge, at(30))?;
+    seams.audit().start_run(&NewRun::new(run_id(number), ana(), at(number)))?;
+    let event = NewEvent { kind: "k".into(), at: at(2), payload: id.as_str().into() };
+    seams.audit().append_event(&run_id(0), &event)?;
+    seams.checkpoints().save(&Checkpoint::new(run_id(0), number, id.as_str().into(), at(3)))
+}
+
+/// Removes what others count on.
+fn remove(seams: &dyn Seams) -> Result<()> {
+    seams.agents().delete(&AgentId::new("shared")?, Expect::Any)?;
+    seams.agents().save(&agent("shared"), Expect::Absent)?;
+    seams.budgets().reset(&account())?;
+    seams.audit().finish_run(&run_id(0), &Finish::new(RunOutcome::Failed, at(99)))?;
+    seams.audit().purge_before(at(1_000), false)?;
+    seams.checkpoints().delete(&run_id(0))?;
+    seams.audit().start_run(&NewRun::new(run_id(0), ana(), at(0))).map(drop)
+}
+
+/// How an operation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Good,
+    Refused,
+    Failing,
+    Panicking,
+}
+
+fn fate(number: u64) -> Fate {
+    match number % 5 {
+        0 => Fate::Refused,
+        2 => Fate::Failing,
+        4 => Fate::Panicking,
+        _ => Fate::Good,
+    }
+}
+
+fn operation(store: &RedbStore, number: u64) -> Result<()> {
+    store.transact(|seams| {
+        if fate(number) != Fate::Good {
+            remove(seams)?;
+        }
+        write(seams, number)?;
+        match fate(number) {
+            Fate::Good => Ok(()),
+            Fate::Refused => seams.agents().save(&agent("shared"), Expect::Absent).map(drop),
+            Fate::Failing => Err(Error::ReadOnly),
+            Fate::Panicking => resume_unwind(Box::new(number)),
+        }
+    })
+}
+
+fn prepared(path: &Path, switch: &Switch) -> RedbStore {
+    let store = RedbStore::open_over(path, Options::default(), |file| switch.over(file)).unwrap();
+    store.agents().save(&agent("shared"), Expect::Absent).unwrap();
+    write(&store, 0).unwrap();
+    // Room for what the operations write, because a file that has to grow is flushed before the commit.
+    let room = Checkpoint::new(run_id(9_999), 1, "x".repeat(1 << 20).into(), at(3));
+    store.checkpoints().save(&room).unwrap();
+    store.checkpoints().delete(&room.run).unwrap();
+    store
+}
+
+/// Runs operations so that they share one commit, in the order of their numbers: the first one that comes keeps the
+/// turn until all are in line.
+fn share<R: Send>(
+    store: &RedbStore,
+    numbers: impl Iterator<Item = u64>,
+    operation: impl Fn(u64) -> R + Sync,
+) -> Vec<R> {
+    thread::scope(|scope| {
+        let (entered, inside) = channel();
+        let (go, wait) = channel::<()>();
+        let first = scope.spawn(move || {
+            store.transact(|_| {
+                entered.send(()).unwrap();
+                wait.recv().unwrap();
+                Ok(())
+            })
+        });
+        inside.recv().unwrap();
+        let queue = |number| {
+            let operation = &operation;
+            let thread = scope.spawn(move || operation(number));
+            thread::sleep(IN_LINE);
+            thread
+        };
+        let threads: Vec<_> = numbers.map(queue).collect();
+        go.send(()).unwrap();
+        // What the first one hears depends on the others.
+        drop(first.join().unwrap());
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn export(store: &RedbStore) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut keep = |record| {
+        records.push(record);
+        Ok(())
+    };
+    store.export(&mut keep).unwrap();
+    records
+}
+
+/// What a store holds in which only the good operations ran, each in a commit of its own.
+fn good_alone() -> Vec<Record> {
+    let directory = tempfile::tempdir().unwrap();
+    let store = prepared(&directory.path().join("alone.redb"), &Switch::default());
+    (1..=OPERATIONS)
+        .filter(|number| fate(*number) == Fate::Good)
+        .for_each(|number| operation(&store, number).unwrap());
+    export(&store)
+}
+
+#[test]
+fn who_is_refused_or_fails_or_panics_does_so_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shared.redb");
+    let switch = Switch::default();
+    let store = prepared(&path, &switch);
+    let flushes = switch.flushes();
+    share(&store, 1..=OPERATIONS, |number| {
+        let done = catch_unwind(AssertUnwindSafe(|| operation(&store, number)));
+        match fate(number) {
+            Fate::Good => {
+                done.unwrap().unwrap();
+                assert!(store.audit().run(&run_id(number)).unwrap().is_some(), "its writer reads it at once");
+            }
+            Fate::Refused => assert_eq!(done.unwrap().unwrap_err().kind(), ErrorKind::AlreadyExists),
+            Fate::Failing => assert_eq!(done.unwrap().unwrap_err().kind(), ErrorKind::ReadOnly),
+            Fate::Panicking => assert_eq!(done.unwrap_err().downcast_ref(), Some(&number), "its own panic"),
+        }
+    });
+    assert_eq!(switch.flushes() - flushes, 2, "one commit, of two phases");
+    let expected = good_alone();
+    assert!(export(&store) == expected, "as if only the good ones had run");
+    assert!(Store::verify(&store).unwrap().is_sound());
+    drop(store);
+    assert!(export(&RedbStore::open(&path).unwrap()) == expected);
+}
+
+/// Also who was refused is told of the flush that failed: what it was refused for may not be there.
+#[test]
+fn a_failed_flush_is_told_to_all_who_shared_it_and_ends_writing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shared.redb");
+    let switch = Switch::default();
+    let store = prepared(&path, &switch);
+    let before = export(&store);
+    switch.fail(true);
+    share(&store, 1..=OPERATIONS, |number| {
+        let done = catch_unwind(AssertUnwindSafe(|| operation(&store, number)));
+        match fate(number) {
+            Fate::Good | Fate::Refused => {
+                assert_eq!(done.unwrap().unwrap_err().outcome(), Outcome::InDoubt);
+            }
+            Fate::Failing => assert_eq!(done.unwrap().unwrap_err().kind(), ErrorKind::ReadOnly),
+            Fate::Panicking => assert_eq!(done.unwrap_err().downcast_ref(), Some(&number), "its own panic"),
+        }
+    });
+    switch.fail(false);
+    assert_eq!(operation(&store, 1).unwrap_err().kind(), ErrorKind::Poisoned);
+    drop(store);
+    let store = RedbStore::open(&path).unwrap();
+    let after = export(&store);
+    assert!(after == before || after == good_alone(), "all of the commit or nothing");
+    assert!(Store::verify(&store).unwrap().is_sound());
+}
+
+/// A full disk breaks redb's transaction, so nothing of it can be undone alone.
+#[test]
+fn an_operation_that_breaks_the_transaction_takes_its_batch_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shared.redb");
+    let switch = Switch::default();
+    let store = prepared(&path, &switch);
+    let before = export(&store);
+    switch.full(true);
+    let results = share(&store, 1..=3, |number| {
+        let state = "x".repeat(if number == 2 { 8 << 20 } else { 10 });
+        store.checkpoints().save(&Checkpoint::new(run_id(0), number, state.into(), at(3)))
+    });
+    let kinds: Vec<ErrorKind> = results.iter().map(|result| result.as_ref().unwrap_err().kind()).collect();
+    assert_eq!(kinds, [ErrorKind::Poisoned, ErrorKind::Backend, ErrorKind::Poisoned]);
+    switch.full(false);
+    assert!(export(&store) == before);
+    drop(store);
+    let store = RedbStore::open(&path).unwrap();
+    assert!(export(&store) == before);
+    assert!(Store::verify(&store).unwrap().is_sound());
+}
