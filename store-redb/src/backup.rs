@@ -20,7 +20,7 @@ const BATCH: usize = 10_000;
 pub(crate) fn copy(from: &Tx<'_>, to: &Path) -> Result<()> {
     let staged = Staged::beside(to)?;
     let edge = Arc::<Edge>::default();
-    let database = open::new_database(&edge, staged.file()?)?;
+    let database = open::new_database(&edge, &staged, |_, file| file)?;
     let writing = open::begin(&edge, &database)?;
     open::create_tables(&writing)?;
     writing.commit()?;

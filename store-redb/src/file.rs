@@ -126,6 +126,11 @@ impl Staged {
         }
     }
 
+    /// The temporary name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A handle of the file, to write to.
     pub(crate) fn file(&self) -> Result<File> {
         self.file.try_clone().map_err(|e| io("opening a new file", e))

@@ -138,11 +138,12 @@ impl RedbStore {
     /// As [`open`](RedbStore::open); `NotFound` when there is no file and none is to be created; `InvalidInput` for
     /// options that cannot be kept.
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        Self::open_over(path, options, |file| file)
+        Self::open_over(path, options, |_, file| file)
     }
 
     /// Opens the store with a storage of the caller's between redb and the file: for tests that make it fail. A
-    /// storage passes on every call that it does not mean to change, locks included.
+    /// storage passes on every call that it does not mean to change, locks included. `over` is told the path of the
+    /// file: the store's, and before that, when the store is created, the temporary one.
     ///
     /// # Errors
     /// As [`open_with`](RedbStore::open_with).
@@ -150,7 +151,7 @@ impl RedbStore {
     pub fn open_over<B: StorageBackend>(
         path: impl AsRef<Path>,
         options: Options,
-        over: impl Fn(FileBackend) -> B,
+        over: impl Fn(&Path, FileBackend) -> B,
     ) -> Result<Self> {
         options.check()?;
         let path = file::resolve(path.as_ref())?;

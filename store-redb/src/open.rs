@@ -43,7 +43,7 @@ pub(crate) fn mark_key() -> Key {
 pub(crate) fn open<B: StorageBackend>(
     path: &Path,
     options: &Options,
-    over: impl Fn(FileBackend) -> B,
+    over: impl Fn(&Path, FileBackend) -> B,
 ) -> Result<Database> {
     let start = Instant::now();
     loop {
@@ -51,8 +51,8 @@ pub(crate) fn open<B: StorageBackend>(
             Standing::Nothing if !options.create => {
                 return Err(Error::not_found(Entity::File, path.display().to_string()));
             }
-            Standing::Nothing => create(path).map(|()| Opened::Again)?,
-            Standing::Empty(empty) => fill(path, &empty)?,
+            Standing::Nothing => create(path, &over).map(|()| Opened::Again)?,
+            Standing::Empty(empty) => fill(path, &empty, &over)?,
             Standing::Redb(file) => open_file(path, file, options, &over)?,
             Standing::Changing => Opened::Held,
         };
@@ -78,9 +78,9 @@ enum Opened {
 }
 
 /// Makes a new store at a path where nothing is. When another opener was faster, its store stands.
-fn create(path: &Path) -> Result<()> {
+fn create<B: StorageBackend>(path: &Path, over: impl Fn(&Path, FileBackend) -> B) -> Result<()> {
     let staged = Staged::beside(path)?;
-    initialise(staged.file()?)?;
+    initialise(&staged, over)?;
     match staged.publish() {
         Err(Error::AlreadyExists { .. }) => Ok(()),
         other => other,
@@ -89,7 +89,11 @@ fn create(path: &Path) -> Result<()> {
 
 /// Puts a new store in the place of an empty file. Its lock is what keeps two openers from both doing that: the
 /// second one finds that the path leads elsewhere.
-fn fill(path: &Path, empty: &File) -> Result<Opened> {
+fn fill<B: StorageBackend>(
+    path: &Path,
+    empty: &File,
+    over: impl Fn(&Path, FileBackend) -> B,
+) -> Result<Opened> {
     match empty.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Opened::Held),
@@ -97,7 +101,7 @@ fn fill(path: &Path, empty: &File) -> Result<Opened> {
     }
     if file::leads_to(path, empty)? {
         let staged = Staged::beside(path)?;
-        initialise(staged.file()?)?;
+        initialise(&staged, over)?;
         staged.replace()?;
     }
     Ok(Opened::Again)
@@ -108,13 +112,13 @@ fn open_file<B: StorageBackend>(
     path: &Path,
     file: File,
     options: &Options,
-    over: impl Fn(FileBackend) -> B,
+    over: impl Fn(&Path, FileBackend) -> B,
 ) -> Result<Opened> {
     if !is_ours(path, &file)? {
         return Ok(Opened::Held);
     }
     let opened = catch(|| {
-        let storage = Storage { inner: over(backend(&file)?), flushes: options.flushes() };
+        let storage = Storage { inner: over(path, backend(&file)?), flushes: options.flushes() };
         Builder::new()
             .set_cache_size(options.cache_size)
             .set_check_integrity_on_open(options.check_integrity)
@@ -198,9 +202,9 @@ fn check_mark(
 }
 
 /// Makes an empty store in an empty file.
-fn initialise(file: File) -> Result<()> {
+fn initialise<B: StorageBackend>(staged: &Staged, over: impl Fn(&Path, FileBackend) -> B) -> Result<()> {
     let edge = Arc::<Edge>::default();
-    let database = new_database(&edge, file)?;
+    let database = new_database(&edge, staged, over)?;
     let writing = begin(&edge, &database)?;
     create_tables(&writing)?;
     let tx = Tx::on(&writing);
@@ -211,8 +215,16 @@ fn initialise(file: File) -> Result<()> {
 }
 
 /// A database in an empty file that its owner has locked.
-pub(crate) fn new_database(edge: &Edge, file: File) -> Result<Database> {
-    edge.call("creating", || Builder::new().create_with_backend(Unlocked(FileBackend::new(file)?)))
+pub(crate) fn new_database<B: StorageBackend>(
+    edge: &Edge,
+    staged: &Staged,
+    over: impl Fn(&Path, FileBackend) -> B,
+) -> Result<Database> {
+    let file = staged.file()?;
+    edge.call("creating", || {
+        let storage = over(staged.path(), FileBackend::new(file)?);
+        Builder::new().create_with_backend(Unlocked(storage))
+    })
 }
 
 /// Begins a write transaction.

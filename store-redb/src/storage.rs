@@ -5,7 +5,6 @@ use std::io;
 use std::ops::Bound;
 
 use parking_lot::Mutex;
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 type Locked<T> = std::result::Result<T, BackendError>;
@@ -68,9 +67,9 @@ impl<B: StorageBackend> StorageBackend for Storage<B> {
 
 /// A file that redb is not to lock, because its owner has it locked already.
 #[derive(Debug)]
-pub(crate) struct Unlocked(pub(crate) FileBackend);
+pub(crate) struct Unlocked<B>(pub(crate) B);
 
-impl StorageBackend for Unlocked {
+impl<B: StorageBackend> StorageBackend for Unlocked<B> {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
@@ -207,6 +206,7 @@ impl<B: StorageBackend> StorageBackend for Overlay<B> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use redb::backends::FileBackend;
     use std::io::Write;
 
     proptest! {

@@ -222,7 +222,7 @@ fn fill_more(seams: &dyn Seams) {
 fn after_a_failed_flush_writes_are_refused_until_the_store_is_reopened() {
     let (_directory, path) = place();
     let switch = Switch::default();
-    let store = RedbStore::open_over(&path, Options::default(), |file| switch.over(file)).unwrap();
+    let store = RedbStore::open_over(&path, Options::default(), |_, file| switch.over(file)).unwrap();
     let save = |store: &RedbStore, id: &str| {
         let skill = Skill::new(SkillId::new(id).unwrap(), ana(), Name::new(id).unwrap());
         store.skills().save(&skill, Expect::Absent).map(drop)
@@ -249,7 +249,7 @@ fn after_a_failed_flush_writes_are_refused_until_the_store_is_reopened() {
 fn a_close_that_cannot_flush_says_so() {
     let (_directory, path) = place();
     let switch = Switch::default();
-    let store = RedbStore::open_over(&path, Options::default(), |file| switch.over(file)).unwrap();
+    let store = RedbStore::open_over(&path, Options::default(), |_, file| switch.over(file)).unwrap();
     fill(&store);
     switch.fail(true);
     assert_eq!(Store::close(&store).unwrap_err().kind(), ErrorKind::Backend);
