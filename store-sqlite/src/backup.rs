@@ -1,17 +1,19 @@
 //! Backup: a consistent copy while others go on, whole or not there.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
+use safe_files::{
+    create_private, exists, failed, link, remove, resolve, sync, sync_directory_of, with_suffix,
+};
 use store_api::{Entity, Error, Result};
 
-use crate::{error, file};
+use crate::{error, recovery};
 
 /// How long to sleep when somebody is in the way of the copy.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -19,37 +21,27 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Copies the database that `from` reads to `to`: under another name beside it first, flushed, then published under
 /// its own, where nothing may be.
 pub(crate) fn run(from: &Connection, to: &Path, timeout: Duration) -> Result<()> {
-    let to = file::resolve(to)?;
+    let to = resolve(to)?;
     refuse_existing(&to)?;
     let partial = Partial::create(&to)?;
     copy(from, &partial.path, timeout)?;
-    flush(&partial.path)?;
-    publish(&partial.path, &to)?;
+    let copied = File::open(&partial.path).map_err(|e| failed("opening", &partial.path, e))?;
+    sync(&partial.path, &copied)?;
+    link(&partial.path, &to)?;
     partial.remove()?;
-    file::sync_directory_of(&to)
+    sync_directory_of(&to)
 }
 
-/// Also a log without its database is in the way: SQLite would play it into the copy.
+/// Also a log without its database is in the way: SQLite would play it into the copy. And so is the marker of a
+/// recovery, which would be taken for the copy's.
 fn refuse_existing(to: &Path) -> Result<()> {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let path = with_suffix(to, suffix);
-        match path.symlink_metadata() {
-            Ok(_) => return Err(exists(&path)),
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(error::io(format!("looking at {path:?}"), e)),
+    let logs = recovery::LOGS.iter().map(|suffix| with_suffix(to, suffix));
+    for path in logs.chain([to.to_owned(), safe_files::recovery::marker(to)]) {
+        if exists(&path)? {
+            return Err(Error::already_exists(Entity::File, "path", path.display().to_string()));
         }
     }
     Ok(())
-}
-
-fn exists(path: &Path) -> Error {
-    Error::already_exists(Entity::File, "path", path.display().to_string())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 /// A copy under way, with a name of its own. Dropped before it is done, it is removed with all that SQLite laid
@@ -65,20 +57,13 @@ impl Partial {
         name.push(to.file_name().unwrap_or(OsStr::new("backup")));
         name.push(format!(".{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let path = to.with_file_name(name);
-        file::create_private(&path).map_err(|e| error::io(format!("creating {path:?}"), e))?;
+        drop(create_private(&path)?);
         Ok(Partial { path })
     }
 
     fn remove(&self) -> Result<()> {
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            match fs::remove_file(with_suffix(&self.path, suffix)) {
-                Err(e) if e.kind() != ErrorKind::NotFound => {
-                    return Err(error::io(format!("removing {:?}", self.path), e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        recovery::LOGS.iter().try_for_each(|suffix| remove(&with_suffix(&self.path, suffix)))?;
+        remove(&self.path)
     }
 }
 
@@ -90,7 +75,8 @@ impl Drop for Partial {
     }
 }
 
-fn copy(from: &Connection, to: &Path, timeout: Duration) -> Result<()> {
+/// Copies all pages that `from` sees into the empty file `to`.
+pub(crate) fn copy(from: &Connection, to: &Path, timeout: Duration) -> Result<()> {
     let doing = "copying the database";
     let failed = |e| error::sqlite(doing, e);
     let start = Instant::now();
@@ -111,16 +97,4 @@ fn copy(from: &Connection, to: &Path, timeout: Duration) -> Result<()> {
         }
     }
     target.close().map_err(|(_, e)| failed(e))
-}
-
-fn flush(path: &Path) -> Result<()> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(|e| error::io("flushing the copy", e))
-}
-
-/// Gives the copy its name, unless something has it by now.
-fn publish(partial: &Path, to: &Path) -> Result<()> {
-    fs::hard_link(partial, to).map_err(|e| match e.kind() {
-        ErrorKind::AlreadyExists => exists(to),
-        _ => error::io(format!("creating {to:?}"), e),
-    })
 }

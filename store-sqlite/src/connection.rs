@@ -21,7 +21,7 @@ const STATEMENTS: usize = 256;
 const LARGEST_ROW: i32 = 256 * 1024 * 1024;
 
 /// How long to sleep before asking again for a lock that SQLite does not wait for by itself.
-const PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 
 /// The settings of every connection.
 ///
@@ -54,13 +54,55 @@ pub(crate) fn check_library() -> Result<()> {
     Err(Error::Unsupported { operation: operation.into() })
 }
 
-/// Opens the connection that writes, and brings the schema up to date. The file exists.
-pub(crate) fn open_writer(path: &Path, options: &Options) -> Result<Connection> {
+/// Opens the connection that writes, and brings the schema up to date. The file exists. `None` when it is not
+/// `settled`, which is asked once SQLite's lock keeps others from putting another file in its place.
+pub(crate) fn open_writer(
+    path: &Path,
+    options: &Options,
+    settled: impl FnOnce() -> Result<bool>,
+) -> Result<Option<Connection>> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
     let timeout = options.busy_timeout;
+    // The log that lies beside the name may be another file's, so closing must leave it alone until this is known.
+    keep_log(&connection, true)?;
+    retry_while_busy(timeout, || look(&connection))?;
+    if !settled()? {
+        return Ok(None);
+    }
+    keep_log(&connection, false)?;
     retry_while_busy(timeout, || migrations::run(&connection, timeout))?;
     retry_while_busy(timeout, || switch_to_wal(&connection))?;
-    Ok(connection)
+    Ok(Some(connection))
+}
+
+/// Opens a connection that nobody else has one beside, here or in another process, and that neither begins nor ends
+/// the log. `None` while somebody has.
+pub(crate) fn open_alone(path: &Path) -> Result<Option<Connection>> {
+    let alone = || {
+        let connection = raw(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // Before anything is read: the lock is then on the file itself, and its index is kept in memory.
+        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; ROLLBACK")?;
+        Ok(connection)
+    };
+    match alone().map_err(|e| error::sqlite("locking the database", e)) {
+        Ok(connection) => Ok(Some(connection)),
+        Err(Error::Busy { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the schema, for the lock that this takes and a connection in WAL mode keeps.
+fn look(connection: &Connection) -> Result<()> {
+    let look = connection.query_one("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    look.map_err(|e| error::sqlite("reading the schema", e))
+}
+
+/// Whether closing leaves the write-ahead log as it is.
+pub(crate) fn keep_log(connection: &Connection, keep: bool) -> Result<()> {
+    let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
+    set.map(drop).map_err(|e| error::sqlite("setting up a connection", e))
 }
 
 /// Opens a connection that reads.
@@ -71,14 +113,18 @@ pub(crate) fn open_reader(path: &Path, options: &Options) -> Result<Connection> 
     Ok(connection)
 }
 
-fn open(path: &Path, access: OpenFlags, options: &Options) -> Result<Connection> {
+fn raw(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = access
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    Connection::open_with_flags(path, flags)
+}
+
+fn open(path: &Path, access: OpenFlags, options: &Options) -> Result<Connection> {
     let start = Instant::now();
     let set_up = || {
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = raw(path, access)?;
         configure(&connection, options)?;
         Ok(connection)
     };

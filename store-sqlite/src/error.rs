@@ -1,10 +1,9 @@
 //! What SQLite and the system report, as the errors of the contract: the one place where they are translated.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use store_api::{Error, Outcome};
 
 /// What a failure of SQLite means. Never a refusal: every failure here dooms the transaction that it happens in,
@@ -41,9 +40,13 @@ fn backend(doing: &'static str, retryable: bool, error: rusqlite::Error) -> Erro
     Error::Backend { doing: doing.into(), outcome: Outcome::NotApplied, retryable, source: Arc::new(error) }
 }
 
-/// What a failure of the system means.
-pub(crate) fn io(doing: impl Into<Cow<'static, str>>, error: std::io::Error) -> Error {
-    Error::backend(doing, error)
+/// Whether the disk has failed to take something: then a flush may have failed (law DUR-2). A full disk has not.
+pub(crate) fn is_disk_failure(error: &Error) -> bool {
+    let Error::Backend { source, .. } = error else { return false };
+    let source: &(dyn std::error::Error + 'static) = &**source;
+    let Some(failure) = source.downcast_ref().and_then(rusqlite::Error::sqlite_error) else { return false };
+    let reading = [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ];
+    failure.code == ErrorCode::SystemIoFailure && !reading.contains(&failure.extended_code)
 }
 
 /// Who holds the store, when it is not this process.

@@ -1,16 +1,16 @@
 //! The file, before SQLite touches it: what it is, whose it is, who may read it.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use safe_files::{create_private, failed, sync_directory_of, with_suffix};
 use store_api::{Entity, Error, Result};
 
-use crate::error;
 use crate::migrations::{APPLICATION_ID, SCHEMA};
 
 /// A file that this process has opened, kept open as long as a store uses it.
@@ -24,21 +24,6 @@ pub(crate) type Held = Arc<File>;
 type Files = HashMap<(u64, u64), Weak<File>>;
 static HELD: Mutex<Option<Files>> = Mutex::new(None);
 
-/// The path of a store's file: absolute and without symbolic links in its directory, so that nothing in it can be
-/// taken for a URI and nobody can move it under our feet. The file itself need not exist.
-///
-/// # Errors
-/// `InvalidInput` for a path that names no file; `Backend` when its directory cannot be reached.
-pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
-    if path.as_os_str().as_encoded_bytes().contains(&0) {
-        return Err(Error::invalid("path", "has the character U+0000"));
-    }
-    let name = path.file_name().ok_or_else(|| Error::invalid("path", format!("{path:?} names no file")))?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = directory.canonicalize().map_err(|e| error::io(format!("opening {directory:?}"), e))?;
-    Ok(directory.join(name))
-}
-
 /// Opens the file for a look at its header, creating it (empty, readable by its owner alone) when it may be created.
 ///
 /// # Errors
@@ -50,19 +35,22 @@ pub(crate) fn hold(path: &Path, create: bool) -> Result<Held> {
     let file = match path.symlink_metadata() {
         Ok(found) => hold_existing(path, &found, held)?,
         Err(e) if e.kind() == ErrorKind::NotFound && create => match create_private(path) {
-            Ok(file) => Arc::new(file),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                let found = path.symlink_metadata().map_err(|e| error::io("looking at the file", e))?;
+            Ok(file) => {
+                sync_directory_of(path)?;
+                Arc::new(file)
+            }
+            Err(Error::AlreadyExists { .. }) => {
+                let found = path.symlink_metadata().map_err(|e| failed("looking at", path, e))?;
                 hold_existing(path, &found, held)?
             }
-            Err(e) => return Err(error::io(format!("creating {path:?}"), e)),
+            Err(error) => return Err(error),
         },
         Err(e) if e.kind() == ErrorKind::NotFound => {
             return Err(Error::not_found(Entity::File, path.display().to_string()));
         }
-        Err(e) => return Err(error::io(format!("looking at {path:?}"), e)),
+        Err(e) => return Err(failed("looking at", path, e)),
     };
-    let opened = file.metadata().map_err(|e| error::io("looking at the file", e))?;
+    let opened = file.metadata().map_err(|e| failed("looking at", path, e))?;
     held.insert(identity(&opened), Arc::downgrade(&file));
     check_header(path, &file)?;
     Ok(file)
@@ -86,17 +74,12 @@ fn hold_existing(path: &Path, found: &Metadata, held: &Files) -> Result<Held> {
     if let Some(file) = held.get(&identity(found)).and_then(Weak::upgrade) {
         return Ok(file);
     }
-    let file = File::open(path).map_err(|e| error::io(format!("opening {path:?}"), e))?;
-    let opened = file.metadata().map_err(|e| error::io("looking at the file", e))?;
+    let file = File::open(path).map_err(|e| failed("opening", path, e))?;
+    let opened = file.metadata().map_err(|e| failed("looking at", path, e))?;
     if identity(&opened) != identity(found) {
         return refuse("being replaced by somebody while it is opened");
     }
     Ok(Arc::new(file))
-}
-
-/// Creates a file that only its owner can read; never through a symbolic link, never over what is there.
-pub(crate) fn create_private(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// How an SQLite file begins.
@@ -108,40 +91,59 @@ const APPLICATION: usize = 68;
 
 /// Whether SQLite may open the file: it is empty, or ours and of a schema that we know.
 fn check_header(path: &Path, file: &File) -> Result<()> {
-    let mut header = [0; HEADER];
-    let mut length = 0;
-    while length < HEADER {
-        match file.read_at(&mut header[length..], length as u64) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(error::io(format!("reading {path:?}"), e)),
-        }
-    }
-    if length == 0 {
+    let header = beginning(path, file, HEADER)?;
+    if header.is_empty() {
         return Ok(());
     }
-    if header == [0; HEADER] && journal_of(path).exists() {
-        // The power went while the file was created. The journal says that it was empty, and SQLite sees to it.
-        return Ok(());
-    }
+    // The power went while the file was created: SQLite empties it again, whatever of it reached the disk.
+    check_whole_header(path, &header).or_else(|refusal| if was_empty(path)? { Ok(()) } else { Err(refusal) })
+}
+
+fn check_whole_header(path: &Path, header: &[u8]) -> Result<()> {
     if !header.starts_with(MAGIC) {
         return Err(Error::NotThisStore { detail: format!("{path:?} is no SQLite database") });
     }
-    if length < HEADER {
-        return Err(Error::corrupt(path.display().to_string(), format!("is cut off after {length} bytes")));
+    match (number(header, APPLICATION), number(header, USER_VERSION)) {
+        (Some(application), Some(schema)) if header.len() == HEADER => check_owner(application, schema),
+        _ => {
+            let detail = format!("is cut off after {} bytes", header.len());
+            Err(Error::corrupt(path.display().to_string(), detail))
+        }
     }
-    let number = |at: usize| {
-        let bytes: [u8; 4] = std::array::from_fn(|i| header[at + i]);
-        u32::from_be_bytes(bytes)
-    };
-    check_owner(number(APPLICATION), number(USER_VERSION))
 }
 
-fn journal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-journal");
-    name.into()
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// The first bytes of a file, as many as there are.
+fn beginning(path: &Path, file: &File, most: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; most];
+    let mut length = 0;
+    while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, length as u64) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed("reading", path, e)),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// How a rollback journal begins, and where in it stands how many pages the database had before.
+const JOURNAL_MAGIC: &[u8; 8] = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7";
+const PAGES_BEFORE: usize = 16;
+
+/// Whether a journal beside the database says that there was nothing in it yet.
+fn was_empty(path: &Path) -> Result<bool> {
+    let journal = with_suffix(path, "-journal");
+    let bytes = match File::open(&journal) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        other => beginning(&journal, &other.map_err(|e| failed("opening", &journal, e))?, PAGES_BEFORE + 4)?,
+    };
+    Ok(bytes.starts_with(JOURNAL_MAGIC) && number(&bytes, PAGES_BEFORE) == Some(0))
 }
 
 /// Whether a database with these numbers in its header is one of ours, and of a schema that we know.
@@ -157,12 +159,4 @@ pub(crate) fn check_owner(application: u32, schema: u32) -> Result<()> {
         return Err(Error::SchemaTooNew { found: schema, supported: SCHEMA });
     }
     Ok(())
-}
-
-/// Makes a new name in a directory survive a loss of power.
-pub(crate) fn sync_directory_of(path: &Path) -> Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|e| error::io("flushing a directory", e))
 }

@@ -26,6 +26,7 @@ mod error;
 mod file;
 mod migrations;
 mod pool;
+mod recovery;
 mod stream;
 mod sums;
 mod tx;
@@ -126,13 +127,12 @@ impl SqliteStore {
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         connection::check_library()?;
         options.check()?;
-        let path = file::resolve(path.as_ref())?;
-        let file = file::hold(&path, options.create)?;
-        let writer = connection::open_writer(&path, &options)?;
+        let path = safe_files::resolve(path.as_ref())?;
+        let (file, writer) = recovery::open(&path, &options)?;
         Ok(SqliteStore {
             identity: Identity::new(),
             readers: Pool::new(path.clone(), options.clone()),
-            writer: Writer::new(writer, options.busy_timeout),
+            writer: Writer::new(writer, path.clone(), options.busy_timeout),
             path,
             options,
             _file: file,

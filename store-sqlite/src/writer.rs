@@ -1,14 +1,16 @@
 //! The one write path: one connection, one writer at a time, writers in line sharing their flushes.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use commit_queue::{Engine, Queue};
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
+use safe_files::recovery::{is_marked, mark_because};
 use store_api::{Error, Outcome, Result, describe};
 
+use crate::connection::keep_log;
 use crate::tx::Tx;
 use crate::{error, unit};
 
@@ -18,8 +20,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(connection: Connection, timeout: Duration) -> Self {
-        let slot = Slot { connection: Mutex::new(Some(connection)), poisoned: OnceLock::new() };
+    pub(crate) fn new(connection: Connection, path: PathBuf, timeout: Duration) -> Self {
+        let slot = Slot { connection: Mutex::new(Some(connection)), path, poisoned: OnceLock::new() };
         Writer { queue: Queue::new(slot, timeout) }
     }
 
@@ -38,7 +40,7 @@ impl Writer {
             }
             readers()?;
             let Some(connection) = slot.connection.lock().take() else { return Ok(()) };
-            let copied = if slot.poisoned.get().is_none() { copy_back(&connection) } else { Ok(()) };
+            let copied = slot.copy_back(&connection);
             connection.close().map_err(|(_, e)| error::sqlite("closing the database", e))?;
             copied
         })
@@ -48,6 +50,7 @@ impl Writer {
 /// Where the connection that writes lies while nobody writes; empty for good once it is closed.
 struct Slot {
     connection: Mutex<Option<Connection>>,
+    path: PathBuf,
     /// Why writes are refused, once a commit has ended in doubt (law DUR-2).
     poisoned: OnceLock<String>,
 }
@@ -57,14 +60,65 @@ impl Slot {
         *self.connection.lock() = Some(connection);
     }
 
+    /// Whether writes are taken. Those that share a file learn by the marker what happened to the others.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    fn check_writable(&self, connection: &Connection) -> Result<()> {
+        if self.poisoned.get().is_none() && is_marked(&self.path)? {
+            self.refuse(connection, "a flush of another store on this file failed".to_owned());
+        }
+        match self.poisoned.get() {
+            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses writes after a failure. When it may be a flush that failed, the next open is told by a marker.
+    fn poison(&self, connection: &Connection, cause: &Error) {
+        let reason = describe(cause);
+        let failed_flush = error::is_disk_failure(cause);
+        self.refuse(connection, if failed_flush { mark_because(&self.path, reason) } else { reason });
+    }
+
     /// Refuses writes from now on, and leaves the WAL as it is: what a later checkpoint would copy into the
     /// database may not be what is on disk.
-    fn poison(&self, connection: &Connection, cause: &Error) {
-        let mut reason = describe(cause);
-        if let Err(e) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-            reason.push_str(&format!("; the write-ahead log could not be set aside: {e}"));
+    fn refuse(&self, connection: &Connection, mut reason: String) {
+        if let Err(e) = keep_log(connection, true) {
+            reason.push_str(&format!("; the write-ahead log could not be set aside: {}", describe(&e)));
         }
         self.poisoned.get_or_init(|| reason);
+    }
+
+    /// Copies the WAL into the database and empties it, as far as other processes let it; the last to close does the
+    /// rest.
+    fn copy_back(&self, connection: &Connection) -> Result<()> {
+        match self.check_writable(connection) {
+            Err(Error::Poisoned { .. }) => return Ok(()),
+            other => other?,
+        }
+        let copy = || {
+            connection.busy_timeout(Duration::ZERO)?;
+            connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        };
+        match copy().map_err(|e| error::sqlite("copying the write-ahead log back", e)) {
+            Err(Error::Busy { .. }) => Ok(()),
+            Err(error) => {
+                self.poison(connection, &error);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Slot {
+    /// A store that is dropped without having been closed. SQLite copies the WAL back by itself then, and tells
+    /// nobody when that fails.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.lock().take() {
+            drop(self.copy_back(&connection));
+        }
     }
 }
 
@@ -78,7 +132,10 @@ impl Engine for Slot {
         }
         let start = Instant::now();
         let connection = self.connection.lock().take().ok_or(Error::Closed)?;
-        match unit::begin(&connection, patience) {
+        let begun = unit::begin(&connection, patience);
+        match begun
+            .and_then(|()| self.check_writable(&connection).inspect_err(|_| drop(unit::abort(&connection))))
+        {
             Ok(()) => Ok(connection),
             Err(error) => {
                 self.give_back(connection);
@@ -114,18 +171,6 @@ impl Engine for Slot {
         let aborted = unit::abort(&connection);
         self.give_back(connection);
         aborted
-    }
-}
-
-/// Copies the WAL into the database and empties it, as far as other processes let it; the last to close does the rest.
-fn copy_back(connection: &Connection) -> Result<()> {
-    let copy = || {
-        connection.busy_timeout(Duration::ZERO)?;
-        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
-    };
-    match copy().map_err(|e| error::sqlite("copying the write-ahead log back", e)) {
-        Err(Error::Busy { .. }) => Ok(()),
-        other => other,
     }
 }
 
