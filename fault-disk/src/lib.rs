@@ -3,15 +3,21 @@
 //! A [`Disk`] is a layer: each of its hooks is handed what lies below it, and decides whether to pass the operation
 //! on, what to do before and after, and what to say came of it. What a disk does not mean to change it leaves to the
 //! defaults, which pass everything on. One disk serves both engines: [`sqlite::mount`] puts it below SQLite,
-//! [`redb::over`] below redb.
+//! [`redb::over`] below redb. [`Log`] writes down what happens, and [`Replay`] makes from it what a disk may hold
+//! after a loss of power.
 
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+mod image;
+mod log;
 pub mod redb;
 pub mod sqlite;
+
+pub use image::{Fate, Image, Replay};
+pub use log::{Event, FileId, Log};
 
 /// An open file below a disk.
 pub trait Handle {
