@@ -10,23 +10,33 @@
 //! - When the flush fails, or the engine loses the transaction, every member of the batch gets that error.
 //! - A batch that was larger than one makes the next one linger a little for as many, an eighth of a usual flush at
 //!   most: those whom the last flush acknowledged are on their way back.
+//! - To wake a thread takes about as long as an operation. So whoever begins an operation wakes the next two in line
+//!   beforehand, and they watch for their turn meanwhile, awake, for as long as a few operations take at most.
 //! - Nobody is overtaken: the turn is handed to the writer that has waited longest.
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use store_api::{Error, Result};
 
 mod sync;
 
-use sync::{Arc, Condvar, Mutex, lock, now, wait, wait_on};
+use sync::{Arc, Condvar, Mutex, MutexGuard, lock, now, wait, wait_on, watch};
 
 /// The most operations in one batch: bounds how long the first waits for the last.
 pub const MAX_BATCH: usize = 64;
 
 /// The longest that a batch lingers for others, however slow the flush.
 const MAX_LINGER: Duration = Duration::from_micros(300);
+
+/// The longest that a thread watches for what is about to happen before it sleeps: a few operations.
+const WATCH: Duration = Duration::from_micros(50);
+
+/// How many of the next in line are woken beforehand: one takes the turn at once, the other is awake when it is next.
+const AWAKE: usize = 2;
 
 /// What an engine does for its queue. The calls come one at a time, in the order of the protocol:
 /// `begin`, then for each operation but the first `mark` … `keep` or `undo`, then `commit` or `abort`.
@@ -76,8 +86,10 @@ pub struct Queue<E: Engine> {
     engine: E,
     timeout: Duration,
     line: Mutex<Line<E::Open>>,
-    /// Told when somebody joins the line, for a batch that lingers.
-    arrived: Condvar,
+    /// Rung when somebody joins the line while a batch lingers.
+    arrived: Bell,
+    /// How long a thread watches before it sleeps: not at all where no other core works meanwhile.
+    watch: Duration,
 }
 
 /// Who waits, who is at work, and what the last flush was like.
@@ -88,13 +100,52 @@ struct Line<O> {
     /// The turn on its way to the writer with this ticket.
     handed: Option<(u64, Option<Batch<O>>)>,
     next_ticket: u64,
+    /// How often the turn was taken: whoever is near watches once each time.
+    turns: u64,
+    /// Whoever has the turn is at work, so it is going to hand it on soon.
+    at_work: bool,
+    /// Whoever has the turn lingers for company.
+    lingers: bool,
     last_batch: usize,
     usual_flush: Duration,
 }
 
 struct Waiter {
     ticket: u64,
-    called: Arc<Condvar>,
+    turn: Arc<Bell>,
+}
+
+/// Tells one thread that what it waits for has come. Everything but the watching happens under the lock of the line,
+/// which is what orders it; the flags are atomic for the thread that watches without the lock.
+#[derive(Default)]
+struct Bell {
+    rung: AtomicBool,
+    watched: AtomicBool,
+    told: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.rung.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Wakes who sleeps. It looks around and sleeps on, or watches.
+    fn wake(&self) {
+        if !self.watched.load(Ordering::Relaxed) {
+            self.told.notify_one();
+        }
+    }
+
+    /// Waits awake until the bell rings, or for that long.
+    fn watch<'a, T>(&self, of: &'a Mutex<T>, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
+        self.watched.store(true, Ordering::Relaxed);
+        drop(guard);
+        watch(time, || self.rung.load(Ordering::Relaxed));
+        let guard = lock(of);
+        self.watched.store(false, Ordering::Relaxed);
+        guard
+    }
 }
 
 /// An open transaction and those who have worked in it.
@@ -135,10 +186,15 @@ impl<E: Engine> Queue<E> {
             waiting: VecDeque::new(),
             handed: None,
             next_ticket: 0,
+            turns: 0,
+            at_work: false,
+            lingers: false,
             last_batch: 1,
             usual_flush: Duration::ZERO,
         };
-        Queue { engine, timeout, line: Mutex::new(line), arrived: Condvar::new() }
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let watch = if cores > 1 { WATCH } else { Duration::ZERO };
+        Queue { engine, timeout, line: Mutex::new(line), arrived: Bell::default(), watch }
     }
 
     /// The engine.
@@ -170,7 +226,8 @@ impl<E: Engine> Queue<E> {
         let (turn, batch) = self.take_turn(now())?;
         if let Some(batch) = batch {
             // The batch was handed on with the duty to commit it.
-            self.flush(batch);
+            let (outcome, result) = self.flush(batch);
+            outcome.publish(result);
         }
         let result = work(&self.engine);
         drop(turn);
@@ -248,22 +305,24 @@ impl<E: Engine> Queue<E> {
         match turn.pass_on(batch) {
             None => outcome.wait(),
             Some((turn, batch)) => {
-                self.flush(batch);
+                let (_, result) = self.flush(batch);
+                // The next batch begins before the members of this one wake.
                 drop(turn);
-                outcome.wait()
+                outcome.publish(result.clone());
+                result
             }
         }
     }
 
-    fn flush(&self, batch: Batch<E::Open>) {
+    /// Commits; gives what came of it, and whom to tell.
+    fn flush(&self, batch: Batch<E::Open>) -> (Arc<Outcome>, Result<()>) {
         let start = now();
         let result = self.engine.commit(batch.open);
         let took = now() - start;
         let mut line = lock(&self.line);
         line.last_batch = batch.size;
         line.usual_flush = if line.usual_flush.is_zero() { took } else { (line.usual_flush * 7 + took) / 8 };
-        drop(line);
-        batch.outcome.publish(result);
+        (batch.outcome, result)
     }
 
     /// Takes the turn, and the open batch that comes with it, or waits in line.
@@ -271,15 +330,20 @@ impl<E: Engine> Queue<E> {
         let mut line = lock(&self.line);
         if !line.taken {
             line.taken = true;
+            line.begin_work();
             return Ok((Turn { queue: self }, None));
         }
         let ticket = line.next_ticket;
         line.next_ticket += 1;
-        let called = Arc::new(Condvar::new());
-        line.waiting.push_back(Waiter { ticket, called: Arc::clone(&called) });
-        self.arrived.notify_one();
+        let bell = Arc::new(Bell::default());
+        line.waiting.push_back(Waiter { ticket, turn: Arc::clone(&bell) });
+        if line.lingers {
+            self.arrived.ring();
+        }
+        let mut watched = None;
         loop {
             if let Some((_, batch)) = line.handed.take_if(|(to, _)| *to == ticket) {
+                line.begin_work();
                 return Ok((Turn { queue: self }, batch));
             }
             let left = self.timeout.saturating_sub(now() - start);
@@ -290,7 +354,12 @@ impl<E: Engine> Queue<E> {
                     holder: "other writers in this process".into(),
                 });
             }
-            line = wait(&called, &self.line, line, left);
+            let turn = line.turns;
+            line = if line.at_work && line.is_near(ticket) && watched.replace(turn) != Some(turn) {
+                bell.watch(&self.line, line, self.watch.min(left))
+            } else {
+                wait(&bell.told, &self.line, line, left)
+            };
         }
     }
 }
@@ -300,8 +369,20 @@ impl<O> Line<O> {
     fn hand_on(&mut self, batch: &mut Option<Batch<O>>) -> bool {
         let Some(next) = self.waiting.pop_front() else { return false };
         self.handed = Some((next.ticket, batch.take()));
-        next.called.notify_one();
+        next.turn.ring();
         true
+    }
+
+    /// Whoever has just got the turn goes to work: time for the next to watch.
+    fn begin_work(&mut self) {
+        self.turns += 1;
+        self.at_work = true;
+        self.waiting.iter().take(AWAKE).for_each(|next| next.turn.wake());
+    }
+
+    /// Whether the writer with this ticket is one of those that are woken beforehand.
+    fn is_near(&self, ticket: u64) -> bool {
+        self.waiting.iter().take(AWAKE).any(|next| next.ticket == ticket)
     }
 
     /// How long a batch of this size should linger for others.
@@ -322,19 +403,28 @@ impl<'q, E: Engine> Turn<'q, E> {
     /// Hands the batch on with the duty to commit it, lingering if others are to be expected; gives both back when
     /// nobody comes, or the batch is full.
     fn pass_on(self, batch: Batch<E::Open>) -> Option<(Self, Batch<E::Open>)> {
-        if batch.size >= MAX_BATCH {
-            return Some((self, batch));
-        }
-        let mut line = lock(&self.queue.line);
+        let Queue { line: mutex, arrived, watch, .. } = self.queue;
+        let mut line = lock(mutex);
         let until = now() + line.linger(batch.size);
+        let full = batch.size >= MAX_BATCH;
         let mut batch = Some(batch);
-        while !line.hand_on(&mut batch) {
+        let mut watched = false;
+        while full || !line.hand_on(&mut batch) {
             let left = until.saturating_duration_since(now());
-            if left.is_zero() {
+            if full || left.is_zero() {
+                line.at_work = false;
                 drop(line);
                 return batch.map(|batch| (self, batch));
             }
-            line = wait(&self.queue.arrived, &self.queue.line, line, left);
+            line.lingers = true;
+            arrived.rung.store(false, Ordering::Relaxed);
+            line = if watched {
+                wait(&arrived.told, mutex, line, left)
+            } else {
+                watched = true;
+                arrived.watch(mutex, line, left.min(*watch))
+            };
+            line.lingers = false;
         }
         drop(line);
         std::mem::forget(self); // it is the next one's now

@@ -37,6 +37,14 @@ mod real {
     ) -> MutexGuard<'a, T> {
         told.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
     }
+
+    /// Waits awake until something has happened, or for that long.
+    pub(crate) fn watch(time: Duration, happened: impl Fn() -> bool) {
+        let until = now() + time;
+        while !happened() && now() < until {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 #[cfg(shuttle)]
@@ -72,5 +80,15 @@ mod tried {
         PASSED_MICROS.fetch_add(shuttle::rand::thread_rng().gen_range(0..200), Ordering::SeqCst);
         shuttle::thread::yield_now();
         super::lock(of)
+    }
+
+    /// Waits awake until something has happened, or for a while.
+    pub(crate) fn watch(_time: Duration, happened: impl Fn() -> bool) {
+        for _ in 0..shuttle::rand::thread_rng().gen_range(0..3) {
+            if happened() {
+                return;
+            }
+            shuttle::thread::yield_now();
+        }
     }
 }
