@@ -5,6 +5,7 @@
 //! and writes in snapshots, and doom a transaction after any error that is not a refusal, so no engine has to.
 
 use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,7 +97,7 @@ impl Identity {
                 return Err(Error::Nested);
             }
             inside.push(self.0);
-            Ok(Inside(self.0))
+            Ok(Inside(PhantomData))
         })
     }
 }
@@ -106,11 +107,13 @@ thread_local! {
     static INSIDE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-struct Inside(u64);
+/// Stays on its thread.
+struct Inside(PhantomData<*const ()>);
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.with_borrow_mut(|inside| inside.retain(|id| *id != self.0));
+        // Guards live on the stack of one thread, so the last one made is the first to go.
+        INSIDE.with_borrow_mut(Vec::pop);
     }
 }
 
@@ -121,15 +124,17 @@ trait Dispatch {
     fn write<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R>;
 }
 
+/// A call by itself needs no guard: it is of the right kind, nothing comes after it that it could doom, and the host
+/// has no transaction in hand to call from inside an edit.
 impl<T: Transactional> Dispatch for T {
     fn read<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R> {
         let _inside = self.identity().enter()?;
-        Transactional::read(self, |tx| Guarded::run(tx, Access::Read, |guarded| call(guarded)))
+        Transactional::read(self, |tx| call(tx))
     }
 
     fn write<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R> {
         let _inside = self.identity().enter()?;
-        Transactional::write(self, |tx| Guarded::run(tx, Access::Write, |guarded| call(guarded)))
+        Transactional::write(self, |tx| call(tx))
     }
 }
 

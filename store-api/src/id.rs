@@ -1,9 +1,13 @@
 //! Ids and names: validated once, when they are built, also when they are read through serde.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
+
+use arrayvec::ArrayString;
 
 use crate::{Error, Result};
 
@@ -28,6 +32,59 @@ fn check(field: &'static str, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// The longest text that an id keeps in place: room for a UUID (36 bytes), and what makes the whole 48 bytes.
+const IN_PLACE: usize = 40;
+
+/// The text of an id. Short ones, nearly all, are kept in place: comparing, hashing and cloning them touches no
+/// other memory, and no counter that threads share. Long ones are shared.
+#[derive(Clone)]
+enum Text {
+    InPlace(ArrayString<IN_PLACE>),
+    Shared(Arc<str>),
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        match self {
+            Text::InPlace(text) => text,
+            Text::Shared(text) => text,
+        }
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        ArrayString::from(text).map_or_else(|_| Text::Shared(text.into()), Text::InPlace)
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for Text {
+    /// As the text itself, which ids are borrowed as.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident = $field:literal;)*) => {$(
         $(#[$doc])*
@@ -36,7 +93,7 @@ macro_rules! ids {
         /// Cheap to clone.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(into = "String", try_from = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name(Text);
 
         impl $name {
             /// Checks the text and takes it.
@@ -58,31 +115,31 @@ macro_rules! ids {
 
             /// The text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", &*self.0)
+                write!(f, "{:?}", self.as_str())
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
@@ -109,7 +166,7 @@ macro_rules! ids {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0.as_ref().to_owned()
+                id.as_str().to_owned()
             }
         }
     )*};
@@ -185,6 +242,22 @@ mod tests {
         }
         assert!(SkillId::new("x".repeat(255)).is_ok());
         assert!(SkillId::new("naïve / 技能 🎯").is_ok());
+    }
+
+    #[test]
+    fn ids_in_place_and_shared_ones_compare_and_hash_as_their_texts() {
+        use std::hash::BuildHasher;
+        let hasher = std::hash::RandomState::new();
+        let texts = ["a".repeat(IN_PLACE - 1), "a".repeat(IN_PLACE), "a".repeat(IN_PLACE + 1), "b".into()];
+        for one in &texts {
+            let id = RunId::new(one).unwrap();
+            assert_eq!(hasher.hash_one(&id), hasher.hash_one(one.as_str()));
+            for other in &texts {
+                assert_eq!(id.cmp(&RunId::new(other).unwrap()), one.cmp(other));
+                assert_eq!(id == RunId::new(other).unwrap(), one == other);
+            }
+        }
+        assert_eq!(size_of::<RunId>(), 48);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Weigh {
     /// # Errors
     /// `InvalidInput` naming the field.
     pub fn text(&mut self, field: &str, text: &str) -> Result<()> {
-        if let Some(at) = text.bytes().position(|b| b == 0) {
+        if let Some(at) = text.find('\0') {
             return Err(Error::invalid(field.to_owned(), format!("has the character U+0000 at byte {at}")));
         }
         self.add(field, text.len())

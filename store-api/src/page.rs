@@ -149,24 +149,32 @@ pub enum List {
 #[serde(into = "String", try_from = "String")]
 pub struct Cursor(String);
 
+/// How many bytes of the checksum stand before a cursor's position.
+const SUM_BYTES: usize = 4;
+
+/// What holds the position of nearly every list: a number and a UUID with their quotes and names.
+const USUAL_CURSOR_BYTES: usize = 128;
+
 impl Cursor {
     /// For engines: the cursor after the item at `position`.
     ///
     /// # Errors
     /// `Backend` when the position cannot be encoded, which none of ours causes.
     pub fn new<K: Serialize>(list: List, position: &K) -> Result<Self> {
-        let body =
-            serde_json::to_vec(&(list, position)).map_err(|e| Error::backend("encoding a cursor", e))?;
-        let mut bytes = checksum(&[&body]).to_be_bytes()[..4].to_vec();
-        bytes.extend(body);
+        let mut bytes = Vec::with_capacity(USUAL_CURSOR_BYTES);
+        bytes.extend([0; SUM_BYTES]);
+        serde_json::to_writer(&mut bytes, &(list, position))
+            .map_err(|e| Error::backend("encoding a cursor", e))?;
+        let (sum, body) = bytes.split_at_mut(SUM_BYTES);
+        sum.copy_from_slice(&checksum(&[body]).to_be_bytes()[..SUM_BYTES]);
         Ok(Cursor(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
     fn open<K: DeserializeOwned>(&self, list: List) -> Result<K> {
         let refuse = || Error::invalid("cursor", format!("{:?} is no cursor of this list", self.0));
         let bytes = URL_SAFE_NO_PAD.decode(&self.0).map_err(|_| refuse())?;
-        let (sum, body) = bytes.split_at_checked(4).ok_or_else(refuse)?;
-        if checksum(&[body]).to_be_bytes()[..4] != *sum {
+        let (sum, body) = bytes.split_at_checked(SUM_BYTES).ok_or_else(refuse)?;
+        if checksum(&[body]).to_be_bytes()[..SUM_BYTES] != *sum {
             return Err(refuse());
         }
         let (found, position): (List, K) = serde_json::from_slice(body).map_err(|_| refuse())?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use parking_lot::{RwLock, RwLockWriteGuard};
 use store_api::{Error, Result};
 
@@ -57,12 +58,16 @@ impl<T> DividedLock<T> {
     }
 
     /// Locks all shards, always in the same order, so that two writers cannot hold each other up for ever.
-    fn lock_all(&self) -> Result<Vec<Locked<'_, T>>> {
-        let start = Instant::now();
-        let mut locked = Vec::with_capacity(SHARDS);
+    fn lock_all(&self) -> Result<AllLocked<'_, T>> {
+        // The clock is asked only by who has to wait: asking costs as much as a lock.
+        let mut start = None;
+        let mut locked = AllLocked::new();
         for Shard(shard) in &self.shards {
-            let left = self.wait.saturating_sub(start.elapsed());
-            locked.push(shard.try_write_for(left).ok_or_else(|| self.busy())?);
+            let guard = shard.try_write().or_else(|| {
+                let waited = start.get_or_insert_with(Instant::now).elapsed();
+                shard.try_write_for(self.wait.saturating_sub(waited))
+            });
+            locked.push(guard.ok_or_else(|| self.busy())?);
         }
         Ok(locked)
     }
@@ -72,16 +77,16 @@ impl<T> DividedLock<T> {
     }
 }
 
-type Locked<'a, T> = RwLockWriteGuard<'a, Option<Arc<T>>>;
+type AllLocked<'a, T> = ArrayVec<RwLockWriteGuard<'a, Option<Arc<T>>>, SHARDS>;
 
 /// The only reference to the value, while all shards are locked and empty. Gives it back to them when it is dropped.
 struct Alone<'a, T> {
-    shards: Vec<Locked<'a, T>>,
+    shards: AllLocked<'a, T>,
     value: Arc<T>,
 }
 
 impl<'a, T> Alone<'a, T> {
-    fn among(mut shards: Vec<Locked<'a, T>>) -> Result<Self> {
+    fn among(mut shards: AllLocked<'a, T>) -> Result<Self> {
         let last = shards.iter_mut().filter_map(|shard| shard.take()).last();
         Ok(Alone { value: last.ok_or(Error::Closed)?, shards })
     }

@@ -16,18 +16,28 @@ pub(crate) fn before<K: Ord, V>(map: &BTreeMap<K, V>, position: Option<K>) -> im
     map.range((Unbounded, position.map_or(Unbounded, Excluded))).rev()
 }
 
-/// The page of the entries that come first in `found`. Keys stay borrowed and items are shared, not copied.
+/// The page of the entries that come first in `found`. Keys stay borrowed and items are shared, not copied; a cursor
+/// is made only when there is a next page.
 pub(crate) fn page<'a, K, T>(
     list: List,
     request: &PageRequest,
-    found: impl Iterator<Item = (&'a K, &'a T)>,
+    mut found: impl Iterator<Item = (&'a K, &'a T)>,
 ) -> Result<Page<T>>
 where
     K: serde::Serialize + 'a,
     T: Clone + 'a,
 {
-    let one_more = request.limit() + 1;
-    Page::cut(list, request, found.take(one_more).map(|(key, item)| (key, item.clone())).collect())
+    let mut items = Vec::with_capacity(request.limit());
+    let mut last = None;
+    for (key, item) in found.by_ref().take(request.limit()) {
+        items.push(item.clone());
+        last = Some(key);
+    }
+    let next = match (last, found.next()) {
+        (Some(last), Some(_)) => Some(Cursor::new(list, last)?),
+        _ => None,
+    };
+    Ok(Page { items, next })
 }
 
 /// Checks the times of a call, each with the name of its argument.

@@ -4,9 +4,11 @@
 //! share nothing, so a transaction is undone by undoing each table by itself, in any order.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::ops::Deref;
+
+use foldhash::HashMap;
 
 /// How many inverses a log keeps room for between transactions. A large import must not hold its memory for ever.
 const KEPT_LOG: usize = 256;
@@ -82,8 +84,11 @@ impl<M: Map> Table<M> {
 
 impl<M: Map> Undo for Table<M> {
     fn commit(&mut self) {
-        self.undo.clear();
-        self.undo.shrink_to(KEPT_LOG);
+        // Most transactions touch few of the tables.
+        if !self.undo.is_empty() {
+            self.undo.clear();
+            self.undo.shrink_to(KEPT_LOG);
+        }
     }
 
     fn rollback(&mut self) {
@@ -93,7 +98,7 @@ impl<M: Map> Undo for Table<M> {
                 None => drop(self.map.take(&key)),
             }
         }
-        self.commit();
+        self.undo.shrink_to(KEPT_LOG);
     }
 }
 
@@ -143,7 +148,7 @@ pub(crate) struct Groups<G: Eq + Hash, K, V> {
 
 impl<G: Eq + Hash, K, V> Default for Groups<G, K, V> {
     fn default() -> Self {
-        Groups { groups: HashMap::new(), empty: BTreeMap::new() }
+        Groups { groups: HashMap::default(), empty: BTreeMap::new() }
     }
 }
 
