@@ -145,8 +145,9 @@ fn the_model_catches_saboteurs_too() {
 }
 
 /// The faults that only show when threads meet.
-const RACES: [Fault; 5] = [
+const RACES: [Fault; 6] = [
     Fault::UnguardedMax,
+    Fault::MarkIsGetChangeSave,
     Fault::EventSeqFromOldCount,
     Fault::AddIsGetChangePut,
     Fault::LimitCheckedEarly,

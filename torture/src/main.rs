@@ -16,6 +16,7 @@ use campaigns::{ALL, Campaign, Plan};
 use report::Line;
 
 mod campaigns;
+mod place;
 mod report;
 
 /// Tries to break the engines.

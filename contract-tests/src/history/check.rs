@@ -8,8 +8,10 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
+use serde::{Deserialize, Serialize};
+
 /// An operation with what it gave, and when it was called and returned, by one clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timed<T> {
     /// When it was called.
     pub called: u64,
@@ -163,7 +165,7 @@ pub struct Register;
 
 /// What is done to a [`Register`], with the answer. Revisions come from a counter that others use too, so a save may
 /// give any that is higher.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegisterStep {
     /// A read, with the revision that it gave.
     Read(u64),
@@ -201,7 +203,7 @@ pub struct Budget {
 }
 
 /// What is done to a [`Budget`], with the answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BudgetStep {
     /// A read, with what is used.
     Usage(u64),

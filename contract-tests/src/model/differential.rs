@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use store_api::*;
 
-use super::{Driver, cases, search, seed};
+use super::{Check, Driver, agreed, cases, search, seed};
 use crate::harness::{Facts, Harness, Instance};
 
 /// How many sequences [`all_seams`] runs, unless the environment variable `CONTRACT_CASES` says otherwise.
@@ -37,11 +37,20 @@ pub fn all_seams(harnesses: &[&dyn Harness]) {
 /// When the engines disagree with one another, or with the model: with the shortest sequence that was found, and the
 /// seed.
 pub fn run(harnesses: &[&dyn Harness], cases: u32, max_ops: usize, seed: u64) {
+    agreed(explore(harnesses, cases, max_ops, seed));
+}
+
+/// Runs `cases` sequences of up to `max_ops` operations each on all engines at once. The seed decides which.
+///
+/// # Errors
+/// When the engines disagree with one another, or with the model, or one panics: the shortest sequence that was
+/// found, and the seed.
+pub fn explore(harnesses: &[&dyn Harness], cases: u32, max_ops: usize, seed: u64) -> Check {
     search(cases, max_ops, seed, |ops, page| {
         let engines = Engines { harnesses, difference: Difference::default() };
         let checked = Driver::new(&engines).sequence(ops, page);
         engines.difference.found().map_or(checked, Err)
-    });
+    })
 }
 
 /// The first difference that was found, if any. A copy is the same place.

@@ -44,7 +44,20 @@ pub fn all_seams(harness: &dyn Harness) {
 /// # Panics
 /// When the store and the model disagree: with the shortest sequence that was found, and the seed.
 pub fn run(harness: &dyn Harness, cases: u32, max_ops: usize, seed: u64) {
-    search(cases, max_ops, seed, |ops, page| Driver::new(harness).sequence(ops, page));
+    agreed(explore(harness, cases, max_ops, seed));
+}
+
+/// Runs `cases` sequences of up to `max_ops` operations each. The seed decides which.
+///
+/// # Errors
+/// When the store and the model disagree, or the store panics: the shortest sequence that was found, and the seed.
+pub fn explore(harness: &dyn Harness, cases: u32, max_ops: usize, seed: u64) -> Check {
+    search(cases, max_ops, seed, |ops, page| Driver::new(harness).sequence(ops, page))
+}
+
+/// Panics with the text of a sequence that fails.
+fn agreed(explored: Check) {
+    explored.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// How many sequences to run: what `CONTRACT_CASES` says, or else `default`.
@@ -61,28 +74,28 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
-/// Looks for a sequence that fails the check, and panics with the shortest that it finds.
-fn search(cases: u32, max_ops: usize, seed: u64, check: impl Fn(&[Op], u8) -> Check) {
+/// Looks for a sequence that fails the check, and gives the shortest that it finds.
+fn search(cases: u32, max_ops: usize, seed: u64, check: impl Fn(&[Op], u8) -> Check) -> Check {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let sequence = (op::sequence(max_ops), proptest::num::u8::ANY);
     match runner.run(&sequence, |(ops, page)| check(&ops, page).map_err(TestCaseError::fail)) {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(TestError::Fail(reason, (ops, page))) => {
             let listed: Vec<String> = ops.iter().map(|op| format!("  {op:?}")).collect();
-            panic!(
+            Err(format!(
                 "a sequence fails (CONTRACT_SEED={seed}, page size from {page}):\n{}\n{reason}",
                 listed.join("\n")
-            );
+            ))
         }
-        Err(TestError::Abort(reason)) => panic!("the test gave up: {reason}"),
+        Err(TestError::Abort(reason)) => Err(format!("the test gave up: {reason}")),
     }
 }
 
 /// What a comparison comes to: nothing to say, or where store and model differ.
-type Check<T = ()> = std::result::Result<T, String>;
+pub type Check<T = ()> = std::result::Result<T, String>;
 
 fn differs(what: &str, store: &dyn Debug, model: &dyn Debug) -> String {
     format!("{what}\n  store: {store:?}\n  model: {model:?}")

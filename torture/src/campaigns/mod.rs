@@ -2,6 +2,8 @@
 
 use crate::report::Line;
 
+mod kill;
+
 /// What a campaign is asked to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -36,4 +38,4 @@ pub(crate) struct Campaign {
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: &[Campaign] = &[];
+pub(crate) const ALL: &[Campaign] = &[kill::CAMPAIGN];
