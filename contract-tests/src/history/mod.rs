@@ -210,11 +210,15 @@ impl Writer<'_> {
         }
         for _ in 0..2 {
             let admit = || budgets.admit(&charge, fixture::micros(LIMIT), now);
-            drop(self.record(|log| &mut log.budgets[round], admit, |admitted| match admitted {
-                Ok(usage) => BudgetStep::Admit(amount, Ok(total(usage))),
-                Err(Error::LimitExceeded { used, .. }) => BudgetStep::Admit(amount, Err(used.micros())),
-                Err(error) => panic!("an admission gave {error}"),
-            }));
+            drop(self.record(
+                |log| &mut log.budgets[round],
+                admit,
+                |admitted| match admitted {
+                    Ok(usage) => BudgetStep::Admit(amount, Ok(total(usage))),
+                    Err(Error::LimitExceeded { used, .. }) => BudgetStep::Admit(amount, Err(used.micros())),
+                    Err(error) => panic!("an admission gave {error}"),
+                },
+            ));
         }
     }
 
@@ -233,11 +237,15 @@ impl Writer<'_> {
             return;
         }
         let save = || skills.save(&skill, Expect::Revision(Revision(found)));
-        drop(self.record(|log| &mut log.register, save, |saved| match saved {
-            Ok(revision) => RegisterStep::SaveOver(found, Some(revision.0)),
-            Err(error) if error.kind() == ErrorKind::Conflict => RegisterStep::SaveOver(found, None),
-            Err(error) => panic!("a save gave {error}"),
-        }));
+        drop(self.record(
+            |log| &mut log.register,
+            save,
+            |saved| match saved {
+                Ok(revision) => RegisterStep::SaveOver(found, Some(revision.0)),
+                Err(error) if error.kind() == ErrorKind::Conflict => RegisterStep::SaveOver(found, None),
+                Err(error) => panic!("a save gave {error}"),
+            },
+        ));
     }
 
     /// An edit that counts up the number that a text is, and a mark of the same definition, which must not undo an

@@ -46,14 +46,18 @@ fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
     for (engine, several) in ENGINES.into_iter().filter(|(engine, _)| plan.wants(engine)) {
         let kills = plan.count(500, 10_000);
         let share = |percent: u64| (kills * percent).div_ceil(100);
+        let new = |what: &str| Line::new(CAMPAIGN.name, engine, what);
+        let several_write = new("4 processes write");
+        if !several {
+            report(several_write.clone().skipped("one process at a time has the file open"));
+        }
         let mut line = |line: Line, work: &dyn Fn(&mut Killer<'_>) -> Result| {
             report(line.run(plan.seed, "kills", |line| Killer::new(engine, plan.seed, line).attempt(work)));
         };
-        let new = |what: &str| Line::new(CAMPAIGN.name, engine, what);
         let alone = if several { 35 } else { 60 };
         line(new("1 process writes; 1 kill in 4 hits its open"), &|killer| killer.writers(1, share(alone)));
         if several {
-            line(new("4 processes write"), &|killer| killer.writers(WRITERS, share(25)));
+            line(several_write, &|killer| killer.writers(WRITERS, share(25)));
         }
         line(new("inside create"), &|killer| killer.opens(share(10), None));
         if engine == "sqlite" {
