@@ -1,7 +1,7 @@
 //! Budgets: what each caller spends, over rolling windows.
 //!
 //! The whole state of an account is one [`Ledger`], and every rule about it is a method of the ledger. An engine
-//! loads it, asks it, and stores it, in one transaction.
+//! loads it, asks it, and stores it, in one transaction: [`Ledgers`] does that for engines that keep rows.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +13,10 @@ use crate::{
     Amount, Entity, Error, IdempotencyKey, MeterName, Page, PageRequest, PrincipalId, ReservationId, Result,
     time,
 };
+
+mod ledgers;
+
+pub use ledgers::Ledgers;
 
 /// The most reservations that one account may hold at once: a ledger is read and written whole.
 pub const MAX_HOLDS: usize = 1_000;

@@ -1,7 +1,7 @@
 //! Budgets: a ledger for each account, and the charges that were made under a key.
 
 use chrono::{DateTime, Utc};
-use store_api::budget::{AccountKey, ChargeKey, Charged, Charging};
+use store_api::budget::{AccountKey, ChargeKey, Charged, Ledgers};
 use store_api::{
     Account, AccountUsage, Amount, BudgetStore, Charge, Entity, Error, Ledger, List, Page, PageRequest,
     Reservation, ReservationId, Result, Usage, time,
@@ -26,12 +26,12 @@ fn charge_key(account: &AccountKey, key: &str) -> Key {
     keys::account(account).text(key)
 }
 
-impl Tx<'_> {
+impl Ledgers for Tx<'_> {
     fn ledger(&self, account: &AccountKey) -> Result<Option<Ledger>> {
         self.record(ACCOUNTS, &keys::account(account))
     }
 
-    pub(crate) fn put_ledger(&self, account: &AccountKey, ledger: &Ledger) -> Result<()> {
+    fn put_ledger(&self, account: &AccountKey, ledger: &Ledger) -> Result<()> {
         self.put_record(ACCOUNTS, &keys::account(account), ledger)
     }
 
@@ -39,17 +39,15 @@ impl Tx<'_> {
         self.record(CHARGES, &charge_key(account, &key.as_text()))
     }
 
-    pub(crate) fn put_charge(&self, account: &AccountKey, key: &ChargeKey, charged: &Charged) -> Result<()> {
+    fn put_charge(&self, account: &AccountKey, key: &ChargeKey, charged: &Charged) -> Result<()> {
         let text = key.as_text();
-        let before = self.charged(account, key)?.map(|before| index::of_charge(account, &text, &before));
         self.put_record(CHARGES, &charge_key(account, &text), charged)?;
-        self.reindex(&before.unwrap_or_default(), &index::of_charge(account, &text, charged))
+        self.reindex(&[], &index::of_charge(account, &text, charged))
     }
 
-    /// Removes the charges of an account that are forgotten at `forget`.
-    fn forget_charges(&self, account: &AccountKey, forget: i64) -> Result<()> {
+    fn forget_charges(&self, account: &AccountKey, until: i64) -> Result<()> {
         let account = keys::account(account);
-        let span = Span::under(&account).through(&account.clone().signed(forget));
+        let span = Span::under(&account).through(&account.clone().signed(until));
         self.every(CHARGE_EXPIRIES, span, |entry, _| {
             let mut fields = Fields::of(entry);
             let (account, _) = account_of(CHARGE_EXPIRIES, entry, &mut fields)?;
@@ -58,41 +56,11 @@ impl Tx<'_> {
             self.delete(CHARGE_EXPIRIES, entry).map(drop)
         })
     }
-
-    /// Stores what a charge came to.
-    fn settle_up(
-        &self,
-        account: &AccountKey,
-        ledger: &Ledger,
-        key: Option<&ChargeKey>,
-        charging: Charging,
-    ) -> Result<Usage> {
-        let (usage, charged, forget) = match charging {
-            Charging::Replayed(usage) => return Ok(usage),
-            Charging::Made { usage, charged, forget } => (usage, charged, forget),
-        };
-        self.put_ledger(account, ledger)?;
-        self.forget_charges(account, forget)?;
-        if let Some(key) = key {
-            self.put_charge(account, key, &charged)?;
-        }
-        Ok(usage)
-    }
-
-    fn charge(&self, charge: &Charge, limit: Option<Amount>, now: DateTime<Utc>) -> Result<Usage> {
-        let account = charge.account.key();
-        let mut ledger = self.ledger(&account)?.unwrap_or_default();
-        let key = charge.key.clone().map(ChargeKey::Key);
-        let prior = key.as_ref().map(|key| self.charged(&account, key)).transpose()?.flatten();
-        let keyed = key.as_ref().map(|key| (key, prior));
-        let charging = ledger.charge(&charge.account.meter.window, charge.amount, keyed, limit, now)?;
-        self.settle_up(&account, &ledger, key.as_ref(), charging)
-    }
 }
 
 impl BudgetStore for Tx<'_> {
     fn usage(&self, account: &Account, now: DateTime<Utc>) -> Result<Usage> {
-        self.ledger(&account.key())?.unwrap_or_default().usage(&account.meter.window, now)
+        self.current(account)?.usage(&account.meter.window, now)
     }
 
     fn add(&self, charge: &Charge, now: DateTime<Utc>) -> Result<Usage> {
@@ -104,11 +72,7 @@ impl BudgetStore for Tx<'_> {
     }
 
     fn reserve(&self, reservation: &Reservation, limit: Amount, now: DateTime<Utc>) -> Result<Usage> {
-        let account = reservation.account.key();
-        let mut ledger = self.ledger(&account)?.unwrap_or_default();
-        let usage = ledger.reserve(reservation, limit, now)?;
-        self.put_ledger(&account, &ledger)?;
-        Ok(usage)
+        self.hold(reservation, limit, now)
     }
 
     fn settle(
@@ -118,24 +82,15 @@ impl BudgetStore for Tx<'_> {
         actual: Amount,
         now: DateTime<Utc>,
     ) -> Result<Usage> {
-        let key = account.key();
-        let mut ledger = self.ledger(&key)?.unwrap_or_default();
-        let reservation = ChargeKey::Reservation(id.clone());
-        let prior = self.charged(&key, &reservation)?;
-        let charging = ledger.settle(&account.meter.window, id, prior, actual, now)?;
-        self.settle_up(&key, &ledger, Some(&reservation), charging)
+        self.end_hold(account, id, actual, now)
     }
 
     fn release(&self, account: &Account, id: &ReservationId, now: DateTime<Utc>) -> Result<Usage> {
-        let key = account.key();
-        let mut ledger = self.ledger(&key)?.unwrap_or_default();
-        let usage = ledger.release(&account.meter.window, id, now)?;
-        self.put_ledger(&key, &ledger)?;
-        Ok(usage)
+        self.drop_hold(account, id, now)
     }
 
     fn reservations(&self, account: &Account, now: DateTime<Utc>) -> Result<Vec<Reservation>> {
-        self.ledger(&account.key())?.unwrap_or_default().reservations(account, now)
+        self.current(account)?.reservations(account, now)
     }
 
     fn accounts(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<AccountUsage>> {

@@ -1,6 +1,6 @@
 //! The record stream: everything that the store holds, out and in, a chunk of entries in memory at a time.
 
-use store_api::budget::{ChargeKey, Charged};
+use store_api::budget::{ChargeKey, Charged, Ledgers};
 use store_api::{
     AccountRecord, Agent, ChargeRecord, Checkpoint, CheckpointRecord, Counter, Definition, DefinitionRecord,
     EngineTx, Error, Record, Result, Skill, Version,

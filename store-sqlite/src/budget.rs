@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Row, params};
-use store_api::budget::{AccountKey, ChargeKey, Charged, Charging};
+use store_api::budget::{AccountKey, ChargeKey, Charged, Ledgers};
 use store_api::json;
 use store_api::{
     Account, AccountUsage, Amount, BudgetStore, Charge, Entity, Error, Ledger, List, Page, PageRequest,
@@ -40,7 +40,7 @@ pub(crate) fn read_charge(account: &AccountKey, row: &Row<'_>) -> Result<(Charge
     Ok((ChargeKey::from_text(key).map_err(|e| sums::damaged(what, &e))?, charged))
 }
 
-impl Tx<'_> {
+impl Ledgers for Tx<'_> {
     fn ledger(&self, key: &AccountKey) -> Result<Option<Ledger>> {
         let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
                    WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
@@ -48,7 +48,7 @@ impl Tx<'_> {
         Ok(found.map(|(_, _, ledger)| ledger))
     }
 
-    pub(crate) fn put_ledger(&self, key: &AccountKey, ledger: &Ledger) -> Result<()> {
+    fn put_ledger(&self, key: &AccountKey, ledger: &Ledger) -> Result<()> {
         let ledger = json::encode(ledger)?;
         let sql = "INSERT INTO accounts (caller, meter, \"window\", sum, ledger) VALUES (?1, ?2, ?3, ?4, ?5) \
                    ON CONFLICT (caller, meter, \"window\") DO UPDATE SET sum = ?4, ledger = ?5";
@@ -65,7 +65,7 @@ impl Tx<'_> {
         Ok(found.map(|(_, charged)| charged))
     }
 
-    pub(crate) fn put_charge(&self, account: &AccountKey, key: &ChargeKey, charged: &Charged) -> Result<()> {
+    fn put_charge(&self, account: &AccountKey, key: &ChargeKey, charged: &Charged) -> Result<()> {
         let key = key.as_text();
         let sql = "INSERT INTO charges (caller, meter, \"window\", key, amount, expires_at, sum) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
@@ -76,42 +76,16 @@ impl Tx<'_> {
         self.execute(sql, params).map(drop)
     }
 
-    /// Stores what a charge came to.
-    fn settle_up(
-        &self,
-        account: &AccountKey,
-        ledger: &Ledger,
-        key: Option<&ChargeKey>,
-        charging: Charging,
-    ) -> Result<Usage> {
-        let (usage, charged, forget) = match charging {
-            Charging::Replayed(usage) => return Ok(usage),
-            Charging::Made { usage, charged, forget } => (usage, charged, forget),
-        };
-        self.put_ledger(account, ledger)?;
+    fn forget_charges(&self, account: &AccountKey, until: i64) -> Result<()> {
         let sql =
             "DELETE FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4";
-        self.execute(sql, params![account.0, account.1, account.2, forget])?;
-        if let Some(key) = key {
-            self.put_charge(account, key, &charged)?;
-        }
-        Ok(usage)
-    }
-
-    fn charge(&self, charge: &Charge, limit: Option<Amount>, now: DateTime<Utc>) -> Result<Usage> {
-        let account = charge.account.key();
-        let mut ledger = self.ledger(&account)?.unwrap_or_default();
-        let key = charge.key.clone().map(ChargeKey::Key);
-        let prior = key.as_ref().map(|key| self.charged(&account, key)).transpose()?.flatten();
-        let keyed = key.as_ref().map(|key| (key, prior));
-        let charging = ledger.charge(&charge.account.meter.window, charge.amount, keyed, limit, now)?;
-        self.settle_up(&account, &ledger, key.as_ref(), charging)
+        self.execute(sql, params![account.0, account.1, account.2, until]).map(drop)
     }
 }
 
 impl BudgetStore for Tx<'_> {
     fn usage(&self, account: &Account, now: DateTime<Utc>) -> Result<Usage> {
-        self.ledger(&account.key())?.unwrap_or_default().usage(&account.meter.window, now)
+        self.current(account)?.usage(&account.meter.window, now)
     }
 
     fn add(&self, charge: &Charge, now: DateTime<Utc>) -> Result<Usage> {
@@ -123,11 +97,7 @@ impl BudgetStore for Tx<'_> {
     }
 
     fn reserve(&self, reservation: &Reservation, limit: Amount, now: DateTime<Utc>) -> Result<Usage> {
-        let account = reservation.account.key();
-        let mut ledger = self.ledger(&account)?.unwrap_or_default();
-        let usage = ledger.reserve(reservation, limit, now)?;
-        self.put_ledger(&account, &ledger)?;
-        Ok(usage)
+        self.hold(reservation, limit, now)
     }
 
     fn settle(
@@ -137,24 +107,15 @@ impl BudgetStore for Tx<'_> {
         actual: Amount,
         now: DateTime<Utc>,
     ) -> Result<Usage> {
-        let key = account.key();
-        let mut ledger = self.ledger(&key)?.unwrap_or_default();
-        let reservation = ChargeKey::Reservation(id.clone());
-        let prior = self.charged(&key, &reservation)?;
-        let charging = ledger.settle(&account.meter.window, id, prior, actual, now)?;
-        self.settle_up(&key, &ledger, Some(&reservation), charging)
+        self.end_hold(account, id, actual, now)
     }
 
     fn release(&self, account: &Account, id: &ReservationId, now: DateTime<Utc>) -> Result<Usage> {
-        let key = account.key();
-        let mut ledger = self.ledger(&key)?.unwrap_or_default();
-        let usage = ledger.release(&account.meter.window, id, now)?;
-        self.put_ledger(&key, &ledger)?;
-        Ok(usage)
+        self.drop_hold(account, id, now)
     }
 
     fn reservations(&self, account: &Account, now: DateTime<Utc>) -> Result<Vec<Reservation>> {
-        self.ledger(&account.key())?.unwrap_or_default().reservations(account, now)
+        self.current(account)?.reservations(account, now)
     }
 
     fn accounts(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<AccountUsage>> {
@@ -171,11 +132,10 @@ impl BudgetStore for Tx<'_> {
     }
 
     fn reset(&self, account: &Account) -> Result<()> {
-        let (caller, meter, window) = account.key();
-        let sql = "DELETE FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
-        self.execute(sql, params![caller, meter, window])?;
+        let key = account.key();
+        self.forget_charges(&key, i64::MAX)?;
         let sql = "DELETE FROM accounts WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
-        match self.execute(sql, params![caller, meter, window])? {
+        match self.execute(sql, params![key.0, key.1, key.2])? {
             0 => Err(Error::not_found(Entity::Account, account.to_string())),
             _ => Ok(()),
         }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rusqlite::params;
+use store_api::budget::Ledgers;
 use store_api::{
     AccountRecord, Agent, ChargeRecord, CheckpointRecord, Counter, Definition, DefinitionRecord, EngineTx,
     Error, Record, Result, RunId, Skill, Version,
