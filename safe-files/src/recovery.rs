@@ -1,7 +1,7 @@
 #![doc = include_str!("../docs/recovery.md")]
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use store_api::{Error, Result, describe};
@@ -67,19 +67,24 @@ pub fn mark_because(database: &Path, cause: String) -> String {
     }
 }
 
-/// Removes copies that belong to no marker: somebody took the marker away while a recovery was cut off.
+/// Whether `file`, which was opened from the database's name, is the database and to be used as it is: no flush of it
+/// has failed, and no recovery has put another in its place. The caller holds the engine's lock on it, so this stays
+/// true until it lets go.
 ///
-/// The caller has the database open, in a way that keeps a recovery from beginning, and has found no marker since.
+/// Removes copies that belong to no marker: somebody took the marker away while a recovery was cut off.
 ///
 /// # Errors
 /// `Backend`.
-pub fn clear_leftovers(database: &Path, logs: Logs) -> Result<()> {
+pub fn is_settled(database: &Path, file: &File, logs: Logs) -> Result<bool> {
+    if is_marked(database)? || !leads_to(database, file)? {
+        return Ok(false);
+    }
     for copy in [finished(database), unfinished(database)] {
         if exists(&copy)? {
             discard(&copy, logs)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn discard(copy: &Path, logs: Logs) -> Result<()> {
@@ -186,6 +191,33 @@ impl Recovery {
         remove(&marker(&self.database))?;
         sync_directory_of(&self.database)
     }
+}
+
+/// How much of a file is in memory while it is copied.
+const PIECE: usize = 1 << 20;
+
+/// Copies what can be read of `from` to the empty file at `to`.
+///
+/// Every byte passes through here. A copy by the system may share with the original what lies on the disk, and that is
+/// what cannot be trusted.
+///
+/// # Errors
+/// `Backend`.
+pub fn copy_file(mut from: &File, to: &Path) -> Result<()> {
+    let mut target = OpenOptions::new().write(true).open(to).map_err(|e| failed("opening", to, e))?;
+    let mut piece = vec![0; PIECE];
+    let mut copy = || {
+        from.seek(SeekFrom::Start(0))?;
+        loop {
+            match from.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(read) => target.write_all(piece.get(..read).unwrap_or_default())?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    };
+    copy().map_err(|e| failed("copying to", to, e))
 }
 
 const RECOVERING: &str = "recovering the database after a flush that failed, as told by";

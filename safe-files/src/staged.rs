@@ -48,6 +48,11 @@ impl Staged {
         }
     }
 
+    /// The temporary name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A handle of the file, to write to.
     ///
     /// # Errors

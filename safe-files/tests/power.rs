@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use safe_files::recovery::{self, Claim, Logs, Recovery, is_marked, mark, marker};
+use safe_files::recovery::{self, Claim, Logs, Recovery, is_marked, is_settled, mark, marker};
 use safe_files::{Step, watch};
 use store_api::{Error, ErrorKind, Result};
 
@@ -32,7 +32,7 @@ fn open(path: &Path) -> Result<String> {
             recovery.swap()?;
         }
     }
-    recovery::clear_leftovers(path, LOGS)?;
+    assert!(is_settled(path, &fs::File::open(path).unwrap(), LOGS)?);
     Ok(worth(path))
 }
 

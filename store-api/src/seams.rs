@@ -191,6 +191,18 @@ impl Verification {
         self.problems_found == 0
     }
 
+    /// Nothing, or the problems as one error about `what`.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn require_sound(&self, what: &str) -> Result<()> {
+        if self.is_sound() {
+            return Ok(());
+        }
+        let problems = self.problems.iter().map(|problem| format!("{}: {}", problem.what, problem.detail));
+        Err(Error::corrupt(what, problems.collect::<Vec<_>>().join("; ")))
+    }
+
     /// Notes a problem.
     pub fn problem(&mut self, what: impl Into<String>, detail: impl Into<String>) {
         self.problems_found += 1;

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use safe_files::Staged;
 use store_api::Result;
 
 use crate::error::Edge;
-use crate::file::Staged;
 use crate::kv::{Kv, Writing};
 use crate::open;
 use crate::tables::{self, Table};

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use store_api::{Error, Outcome, Result, describe};
@@ -140,12 +140,6 @@ impl Edge {
             Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
         }
     }
-}
-
-/// What a failure of the system means.
-pub(crate) fn io(doing: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
-    let retryable = error.kind() == io::ErrorKind::StorageFull;
-    Error::Backend { doing: doing.into(), outcome: Outcome::NotApplied, retryable, source: Arc::new(error) }
 }
 
 /// `Busy` after waiting for `holder`.

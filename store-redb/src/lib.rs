@@ -29,6 +29,7 @@ mod index;
 mod keys;
 mod kv;
 mod open;
+mod recovery;
 mod storage;
 mod stream;
 mod tables;
@@ -45,7 +46,10 @@ use std::time::Duration;
 use commit_queue::Queue;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
-use store_api::{Durability, EngineInfo, EngineTx, Error, Identity, Result, Transactional, Verification};
+use safe_files::{exists, resolve};
+use store_api::{
+    Durability, EngineInfo, EngineTx, Entity, Error, Identity, Result, Transactional, Verification,
+};
 
 use crate::tx::Tx;
 use crate::writer::Held;
@@ -154,7 +158,7 @@ impl RedbStore {
         over: impl Fn(&Path, FileBackend) -> B,
     ) -> Result<Self> {
         options.check()?;
-        let path = file::resolve(path.as_ref())?;
+        let path = resolve(path.as_ref())?;
         let database = open::open(&path, &options, over)?;
         let held = Held::new(database, options.busy_timeout);
         let queue = Queue::new(held, options.busy_timeout);
@@ -203,9 +207,11 @@ impl Transactional for RedbStore {
     }
 
     fn backup(&self, to: &Path) -> Result<()> {
-        let to = file::resolve(to)?;
-        if to.symlink_metadata().is_ok() {
-            return Err(file::taken(&to));
+        let to = resolve(to)?;
+        for taken in [to.clone(), safe_files::recovery::marker(&to)] {
+            if exists(&taken)? {
+                return Err(Error::already_exists(Entity::File, "path", taken.display().to_string()));
+            }
         }
         let held = self.queue.engine();
         let database = held.database()?;

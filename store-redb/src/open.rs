@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
+use safe_files::recovery::{Claim, Recovery, is_settled};
+use safe_files::{Staged, failed, leads_to};
 use serde::{Deserialize, Serialize};
 use store_api::{Entity, Error, Result};
 
-use crate::error::{Edge, Fault, busy, catch, io};
-use crate::file::{self, Staged, Standing};
+use crate::error::{Edge, Fault, busy, catch};
+use crate::file::{self, Standing};
 use crate::keys::Key;
 use crate::kv::{Reading, Writing};
 use crate::storage::{Overlay, Storage, Unlocked};
 use crate::tables::{self, META};
 use crate::tx::Tx;
-use crate::{Options, SCHEMA};
+use crate::{Options, SCHEMA, recovery};
 
 /// The name under which a file of ours says what it is.
 const APPLICATION: &str = "agst";
@@ -47,14 +49,16 @@ pub(crate) fn open<B: StorageBackend>(
 ) -> Result<Database> {
     let start = Instant::now();
     loop {
-        let opened = match file::look(path)? {
-            Standing::Nothing if !options.create => {
-                return Err(Error::not_found(Entity::File, path.display().to_string()));
+        let opened = match Recovery::claim(path, recovery::LOGS)? {
+            Claim::Unmarked => attempt(path, options, &over)?,
+            Claim::Elsewhere => Opened::Held,
+            Claim::Here(claimed) => {
+                if recovery::run(claimed, path)? {
+                    Opened::Again
+                } else {
+                    Opened::Held
+                }
             }
-            Standing::Nothing => create(path, &over).map(|()| Opened::Again)?,
-            Standing::Empty(empty) => fill(path, &empty, &over)?,
-            Standing::Redb(file) => open_file(path, file, options, &over)?,
-            Standing::Changing => Opened::Held,
         };
         match opened {
             Opened::Database(database) => return Ok(database),
@@ -65,6 +69,20 @@ pub(crate) fn open<B: StorageBackend>(
             }
             Opened::Held => std::thread::sleep(POLL.min(options.busy_timeout)),
         }
+    }
+}
+
+fn attempt<B: StorageBackend>(
+    path: &Path,
+    options: &Options,
+    over: impl Fn(&Path, FileBackend) -> B,
+) -> Result<Opened> {
+    match file::look(path)? {
+        Standing::Nothing if options.create => create(path, over).map(|()| Opened::Again),
+        Standing::Nothing => Err(Error::not_found(Entity::File, path.display().to_string())),
+        Standing::Empty(empty) => fill(path, &empty, over),
+        Standing::Redb(file) => open_file(path, file, options, over),
+        Standing::Changing => Ok(Opened::Held),
     }
 }
 
@@ -97,9 +115,9 @@ fn fill<B: StorageBackend>(
     match empty.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Opened::Held),
-        Err(TryLockError::Error(e)) => return Err(io("locking an empty file", e)),
+        Err(TryLockError::Error(e)) => return Err(failed("locking", path, e)),
     }
-    if file::leads_to(path, empty)? {
+    if leads_to(path, empty)? {
         let staged = Staged::beside(path)?;
         initialise(&staged, over)?;
         staged.replace()?;
@@ -118,15 +136,17 @@ fn open_file<B: StorageBackend>(
         return Ok(Opened::Held);
     }
     let opened = catch(|| {
-        let storage = Storage { inner: over(path, backend(&file)?), flushes: options.flushes() };
+        let inner = over(path, backend(&file)?);
+        let storage = Storage { inner, path: path.to_owned(), flushes: options.flushes() };
         Builder::new()
             .set_cache_size(options.cache_size)
             .set_check_integrity_on_open(options.check_integrity)
             .create_with_backend(storage)
     });
     match opened {
+        // Looked at again, because somebody else may have had the file since.
+        Ok(_) if !is_settled(path, &file, recovery::LOGS)? => Ok(Opened::Held),
         Ok(database) => {
-            // Looked at again, because somebody else may have had the file since.
             check_mark(&Edge::default(), path, || database.begin_read())?;
             Ok(Opened::Database(database))
         }
@@ -136,7 +156,7 @@ fn open_file<B: StorageBackend>(
 }
 
 /// Looks whether a file bears our mark, and leaves it as it is; `false` while somebody has it open.
-fn is_ours(path: &Path, file: &File) -> Result<bool> {
+pub(crate) fn is_ours(path: &Path, file: &File) -> Result<bool> {
     let edge = Edge::default();
     let peeked =
         catch(|| Builder::new().set_cache_size(PEEK_CACHE).open_read_only_with_backend(backend(file)?));
@@ -169,12 +189,12 @@ fn is_ours_repaired(edge: &Edge, path: &Path, file: &File) -> Result<bool> {
     }
 }
 
-fn backend(file: &File) -> std::result::Result<FileBackend, redb::DatabaseError> {
+pub(crate) fn backend(file: &File) -> std::result::Result<FileBackend, redb::DatabaseError> {
     FileBackend::new(file.try_clone().map_err(redb::StorageError::Io)?)
 }
 
 /// Checks that a database bears our mark, and one that this version reads.
-fn check_mark(
+pub(crate) fn check_mark(
     edge: &Edge,
     path: &Path,
     begin: impl FnOnce() -> std::result::Result<redb::ReadTransaction, redb::TransactionError>,

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
+use std::path::PathBuf;
 
 use parking_lot::Mutex;
 use redb::{BackendError, StorageBackend};
+use safe_files::recovery::mark_because;
 
 type Locked<T> = std::result::Result<T, BackendError>;
 
@@ -37,8 +39,17 @@ macro_rules! passes_locks_on {
 #[derive(Debug)]
 pub(crate) struct Storage<B> {
     pub(crate) inner: B,
+    /// The path of the store.
+    pub(crate) path: PathBuf,
     /// Whether a flush waits for the disk. Without it what was written survives the process, not the power.
     pub(crate) flushes: bool,
+}
+
+impl<B: StorageBackend> Storage<B> {
+    /// Flushes. When that fails the next open is told, because what is on disk is not what can be read (law DUR-2).
+    fn flush(&self) -> io::Result<()> {
+        self.inner.sync_data().map_err(|e| io::Error::new(e.kind(), mark_because(&self.path, e.to_string())))
+    }
 }
 
 impl<B: StorageBackend> StorageBackend for Storage<B> {
@@ -52,14 +63,14 @@ impl<B: StorageBackend> StorageBackend for Storage<B> {
         self.inner.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        if self.flushes { self.inner.sync_data() } else { Ok(()) }
+        if self.flushes { self.flush() } else { Ok(()) }
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.inner.write(offset, data)
     }
     /// Flushes in any case: what was acknowledged is on disk when a store is closed.
     fn close(&self) -> io::Result<()> {
-        let flushed = if self.flushes { Ok(()) } else { self.inner.sync_data() };
+        let flushed = if self.flushes { Ok(()) } else { self.flush() };
         self.inner.close().and(flushed)
     }
     passes_locks_on!(inner);

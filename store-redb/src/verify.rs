@@ -6,6 +6,7 @@ use std::path::Path;
 
 use redb::Builder;
 use redb::backends::FileBackend;
+use safe_files::failed;
 use store_api::budget::Charged;
 use store_api::{
     Agent, Checkpoint, Counter, Definition, Error, Event, Kind, Lease, Ledger, Result, Run, Skill,
@@ -15,7 +16,7 @@ use store_api::{
 use crate::budget::account_of;
 use crate::catalog::DefinitionRow;
 use crate::checkpoint::Head;
-use crate::error::{catch, io};
+use crate::error::catch;
 use crate::index::{self, IndexEntry};
 use crate::keys::{self, Fields, Key};
 use crate::open::{Mark, mark_key};
@@ -29,12 +30,12 @@ use crate::tx::{Tx, counter_key, decode};
 use crate::value;
 
 /// How much memory the check of the file may use for pages.
-const CHECK_CACHE: usize = 16 << 20;
+pub(crate) const CHECK_CACHE: usize = 16 << 20;
 
 /// Has redb check its pages and trees, as it would after a crash, in a copy that is kept in memory where it differs.
 /// No writer may be at work meanwhile; readers may.
 pub(crate) fn check_file(path: &Path, found: &mut Verification) -> Result<()> {
-    let file = File::open(path).map_err(|e| io("opening the file to check it", e))?;
+    let file = File::open(path).map_err(|e| failed("opening", path, e))?;
     let checked = catch(|| {
         let overlay = Overlay::over(Unlocked(FileBackend::new(file)?)).map_err(redb::StorageError::Io)?;
         Builder::new()

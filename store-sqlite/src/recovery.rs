@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use rusqlite::Connection;
-use safe_files::leads_to;
-use safe_files::recovery::{Claim, Logs, Recovery, clear_leftovers, is_marked, mark};
+use safe_files::recovery::{Claim, Logs, Recovery, is_settled, mark};
 use store_api::{Durability, Error, Result, describe};
 
 use crate::connection::{self, PAUSE};
@@ -50,21 +49,11 @@ fn attempt(path: &Path, options: &Options) -> Result<Option<(Held, Connection)>>
         return Ok(None);
     }
     let file = file::hold(path, options.create)?;
-    match connection::open_writer(path, options, || is_settled(path, &file)) {
+    match connection::open_writer(path, options, || is_settled(path, &file, LOGS)) {
         Ok(writer) => Ok(writer.map(|writer| (file, writer))),
         Err(error) if error::is_disk_failure(&error) => Err(marked(path, error)),
         Err(error) => Err(error),
     }
-}
-
-/// Whether the file that was opened is the one that the name leads to, and to be used as it is. From here on it is,
-/// until it is closed.
-fn is_settled(path: &Path, file: &Held) -> Result<bool> {
-    if is_marked(path)? || !leads_to(path, file)? {
-        return Ok(false);
-    }
-    clear_leftovers(path, LOGS)?;
-    Ok(true)
 }
 
 /// Leaves the marker after `error`, which may be a failed flush.
@@ -108,9 +97,5 @@ fn copy_and_verify(from: &Connection, to: &Path, options: &Options) -> Result<()
     let found = verify::run(&Tx::writing(&copy))?;
     unit::abort(&copy)?;
     copy.close().map_err(|(_, e)| error::sqlite("closing the copy", e))?;
-    if found.is_sound() {
-        return Ok(());
-    }
-    let problems = found.problems.iter().map(|problem| format!("{}: {}", problem.what, problem.detail));
-    Err(Error::corrupt("database that a failed flush left", problems.collect::<Vec<_>>().join("; ")))
+    found.require_sound("database that a failed flush left")
 }
