@@ -1,5 +1,6 @@
 //! DUR: what was acknowledged is there.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use store_api::*;
@@ -148,6 +149,7 @@ pub fn dur_2_after_a_failed_flush(suite: &Suite<'_>) {
     moves::fill(&*instance.store());
     let store = instance.store();
     let acknowledged = export(&*store);
+    let laid = files(&*instance);
     instance.fail_flushes(true);
     // The write whose flush failed is in doubt, and says so.
     let failed = refused(store.skills().save(&skill("doubt"), Expect::Absent), ErrorKind::Backend);
@@ -158,10 +160,15 @@ pub fn dur_2_after_a_failed_flush(suite: &Suite<'_>) {
     instance.fail_flushes(false);
     refused(store.audit().start_run(&run("after", 0)), poisoned);
     refused(store.transaction(&mut |seams| seams.checkpoints().save(&checkpoint("after", 1))), poisoned);
+    // Nobody else goes on from what it has in memory either, as long as it is open.
+    if let Some(second) = instance.place().and_then(|place| suite.harness().open(place, CLOSE_WAIT)) {
+        refused(second.map(drop), ErrorKind::Busy);
+    }
     drop(store);
     // Reopened it takes writes again. What was acknowledged is there, what was refused is not, and what was in
     // doubt is there or not, from now on for good.
     instance.reopen().unwrap();
+    assert_eq!(files(&*instance), laid, "something is left of the failure");
     let rest = |records: Vec<Record>| -> Vec<Record> {
         let doubtful =
             |record: &Record| matches!(record, Record::Skill(skill) if skill.doc.id.as_str() == "doubt");
@@ -175,4 +182,21 @@ pub fn dur_2_after_a_failed_flush(suite: &Suite<'_>) {
     instance.reopen().unwrap();
     assert!(instance.store().audit().run(&id("after")).unwrap().is_some());
     assert!(instance.store().verify().unwrap().is_sound());
+    // The flush at the end fails: what was acknowledged before is there all the same.
+    let acknowledged = export(&*instance.store());
+    instance.fail_flushes(true);
+    if let Err(failed) = instance.store().close() {
+        assert_eq!(failed.kind(), ErrorKind::Backend, "{failed}");
+    }
+    instance.fail_flushes(false);
+    instance.reopen().unwrap();
+    assert_eq!(export(&*instance.store()), acknowledged);
+    instance.store().audit().start_run(&run("last", 0)).unwrap();
+}
+
+/// The files of a store, by name.
+fn files(instance: &dyn Instance) -> Vec<PathBuf> {
+    let mut files = instance.files();
+    files.sort();
+    files
 }

@@ -1,5 +1,6 @@
 //! How the suite makes stores of this engine.
 
+pub(crate) mod fault;
 pub(crate) mod rot;
 
 use std::path::{Path, PathBuf};
@@ -25,8 +26,9 @@ impl Harness for Sqlite {
     fn create_waiting(&self, wait: Duration) -> Box<dyn Instance> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
+        let disk = fault::Disk::below(directory.path());
         let store = Some(open(&path, wait).unwrap());
-        Box::new(Opened { store, path, wait, _directory: directory })
+        Box::new(Opened { store, path, wait, disk, _directory: directory })
     }
 
     fn open(&self, place: &Path, wait: Duration) -> Option<Result<Arc<dyn Store>>> {
@@ -64,6 +66,7 @@ struct Opened {
     store: Option<Arc<SqliteStore>>,
     path: PathBuf,
     wait: Duration,
+    disk: fault::Disk,
     _directory: TempDir,
 }
 
@@ -93,5 +96,10 @@ impl Instance for Opened {
         drop(store);
         rot::flip(&self.path, seed);
         Some(open(&self.path, self.wait).map(|store| self.store = Some(store)))
+    }
+
+    fn fail_flushes(&mut self, fail: bool) -> bool {
+        self.disk.fail_flushes(fail);
+        true
     }
 }
