@@ -2,7 +2,9 @@
 
 use crate::report::Line;
 
+mod histories;
 mod kill;
+mod model;
 
 /// What a campaign is asked to do.
 #[derive(Debug, Clone)]
@@ -38,4 +40,4 @@ pub(crate) struct Campaign {
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: &[Campaign] = &[kill::CAMPAIGN];
+pub(crate) const ALL: &[Campaign] = &[model::CAMPAIGN, histories::CAMPAIGN, kill::CAMPAIGN];
