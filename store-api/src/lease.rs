@@ -64,6 +64,19 @@ pub fn claimable(lease: Option<&Lease>, now: DateTime<Utc>) -> bool {
     lease.is_none_or(|lease| !lease.holds(now))
 }
 
+/// Checks that a worker may claim a record that has this lease, or none.
+///
+/// # Errors
+/// `Conflict`, which says who holds it.
+pub fn check_claimable(what: Entity, id: &str, lease: Option<&Lease>, now: DateTime<Utc>) -> Result<()> {
+    match lease.filter(|lease| lease.holds(now)) {
+        None => Ok(()),
+        Some(Lease { worker, until, .. }) => {
+            Err(Error::conflict(what, id, format!("{worker} holds it until {until}")))
+        }
+    }
+}
+
 /// The lease that `token` holds at `now`.
 ///
 /// # Errors
@@ -90,6 +103,10 @@ mod tests {
         let lease = Lease::grant(&worker, LeaseToken(7), now, Duration::from_nanos(10)).unwrap();
         let at = |n: i64| time::from_nanos(1_000 + n);
         assert!(!claimable(Some(&lease), at(9)) && claimable(Some(&lease), at(10)) && claimable(None, now));
+        let claim = |lease, n| check_claimable(Entity::Checkpoint, "r", lease, at(n));
+        assert!(claim(Some(&lease), 10).is_ok() && claim(None, 0).is_ok());
+        let refused = claim(Some(&lease), 9).unwrap_err().to_string();
+        assert!(refused.contains("w holds it until 1970-01-01 00:00:00.000001010 UTC"), "{refused}");
         let ask = |token, n| held(Entity::Run, "r", Some(&lease), LeaseToken(token), at(n)).map(drop);
         assert!(ask(7, 9).is_ok());
         assert!(ask(7, 10).is_err() && ask(8, 9).is_err());

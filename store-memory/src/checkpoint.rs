@@ -64,9 +64,8 @@ impl CheckpointStore for Tx<'_> {
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, length: Duration) -> Result<Lease> {
         lease::end(now, length)?;
         let state = &mut *self.change()?;
-        if !lease::claimable(find(&state.checkpoints, run)?.lease.as_ref(), now) {
-            return Err(Error::conflict(Entity::Checkpoint, run.as_str(), "another worker holds it"));
-        }
+        let held = find(&state.checkpoints, run)?.lease.as_ref();
+        lease::check_claimable(Entity::Checkpoint, run.as_str(), held, now)?;
         let lease = Lease::grant(worker, LeaseToken(state.counter.next()?), now, length)?;
         set_lease(&mut state.checkpoints, run, Some(lease.clone()))?;
         Ok(lease)

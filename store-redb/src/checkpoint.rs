@@ -114,9 +114,7 @@ impl CheckpointStore for Tx<'_> {
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, lease: Duration) -> Result<Lease> {
         lease::end(now, lease)?;
         let head = self.existing_head(run)?;
-        if !lease::claimable(head.lease.as_ref(), now) {
-            return Err(Error::conflict(Entity::Checkpoint, run.as_str(), "somebody holds it"));
-        }
+        lease::check_claimable(Entity::Checkpoint, run.as_str(), head.lease.as_ref(), now)?;
         self.grant(run, &head, worker, now, lease)
     }
 

@@ -150,10 +150,7 @@ impl CheckpointStore for Tx<'_> {
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, length: Duration) -> Result<Lease> {
         lease::end(now, length)?;
         let head = self.head(run)?.ok_or_else(|| not_found(run))?;
-        if !lease::claimable(head.lease.as_ref(), now) {
-            let holder = head.lease.map(|lease| format!("{} holds it until {}", lease.worker, lease.until));
-            return Err(Error::conflict(Entity::Checkpoint, run.as_str(), holder.unwrap_or_default()));
-        }
+        lease::check_claimable(Entity::Checkpoint, run.as_str(), head.lease.as_ref(), now)?;
         self.grant(run, head.iteration, now, worker, length)
     }
 

@@ -40,6 +40,8 @@ pub struct Log {
     budgets: Vec<Vec<Timed<BudgetStep>>>,
     register: Vec<Timed<RegisterStep>>,
     holds: Vec<Timed<SkillId>>,
+    /// Claims that were lost before their lease lapsed.
+    claims_lost: u64,
     /// Operations whose answers are checked when they come, and by what they must not do to others.
     others: u64,
 }
@@ -62,6 +64,7 @@ impl Log {
         self.budgets.iter_mut().zip(&mut other.budgets).for_each(|(own, other)| own.append(other));
         self.register.append(&mut other.register);
         self.holds.append(&mut other.holds);
+        self.claims_lost += other.claims_lost;
         self.others += other.others;
     }
 
@@ -80,7 +83,11 @@ impl Log {
         }
         let explained = check::linearizable(&Register, &self.register);
         explained.map_err(|fault| format!("reads and saves: {fault}"))?;
-        check::held_once(&self.holds).map_err(|fault| format!("claims: {fault}"))
+        check::held_once(&self.holds).map_err(|fault| format!("claims: {fault}"))?;
+        match self.claims_lost {
+            0 => Ok(()),
+            lost => Err(format!("claims: {lost} were lost before their lease lapsed")),
+        }
     }
 }
 
@@ -277,7 +284,10 @@ impl Writer<'_> {
         for claim in claims {
             let called = (self.clock)();
             let returned = (self.clock)();
-            skills.release_claim(&claim.stored.id, claim.lease.token, now).unwrap();
+            match skills.release_claim(&claim.stored.id, claim.lease.token, now) {
+                Err(error) if error.kind() == ErrorKind::LeaseLost => self.log.claims_lost += 1,
+                released => released.unwrap(),
+            }
             self.log.others += 1;
             self.log.holds.push(Timed { called, returned, what: claim.stored.id.clone() });
         }

@@ -47,9 +47,7 @@ impl CheckpointStore for Tx {
         lease::end(now, length)?;
         let mut state = self.change();
         let stored = state.checkpoint(run)?;
-        if !lease::claimable(stored.lease.as_ref(), now) {
-            return Err(Error::conflict(Entity::Checkpoint, run.as_str(), "another worker holds it"));
-        }
+        lease::check_claimable(Entity::Checkpoint, run.as_str(), stored.lease.as_ref(), now)?;
         let lease = Lease::grant(worker, LeaseToken(state.next_number()?), now, length)?;
         state.checkpoint(run)?.lease = Some(lease.clone());
         Ok(lease)
