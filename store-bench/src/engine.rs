@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use fault_disk::{Delay, Disk, sqlite::Mount};
 use serde::{Deserialize, Serialize};
 use store_memory::MemoryStore;
-use store_redb::RedbStore;
+use store_redb::{Options, RedbStore};
 use store_sqlite::SqliteStore;
 
 use crate::bare;
@@ -21,11 +22,19 @@ pub(crate) enum Engine {
 }
 
 /// Whose work is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Ours,
     Bare,
+}
+
+impl Who {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Who::Ours => "ours",
+            Who::Bare => "bare",
+        }
+    }
 }
 
 impl Engine {
@@ -42,16 +51,38 @@ impl Engine {
         self != Engine::Memory
     }
 
-    /// Opens the store in `directory`, creating it when there is none. One in memory is always new.
-    pub(crate) fn open(self, who: Who, directory: &Path) -> Result<Box<dyn Subject>> {
-        let file = |who: &str| directory.join(format!("{who}.{}", self.as_str()));
+    /// Opens the store in `directory` with `disk` below it, creating it when there is none. One in memory is new.
+    pub(crate) fn open(self, who: Who, directory: &Path, disk: Option<Delay>) -> Result<Box<dyn Subject>> {
+        let file = directory.join(format!("{}.{}", who.as_str(), self.as_str()));
         Ok(match (self, who) {
-            (Engine::Sqlite, Who::Ours) => Box::new(Ours(Arc::new(SqliteStore::open(file("ours"))?))),
-            (Engine::Redb, Who::Ours) => Box::new(Ours(Arc::new(RedbStore::open(file("ours"))?))),
+            (Engine::Sqlite, Who::Ours) => Box::new(Ours(Arc::new(SqliteStore::open(file)?))),
+            (Engine::Sqlite, Who::Bare) => Box::new(bare::sqlite::Sqlite::open(&file)?),
+            (Engine::Redb, who) => return open_redb(who, &file, disk),
             (Engine::Memory, Who::Ours) => Box::new(Ours(Arc::new(MemoryStore::default()))),
-            (Engine::Sqlite, Who::Bare) => Box::new(bare::sqlite::Sqlite::open(&file("bare"))?),
-            (Engine::Redb, Who::Bare) => Box::new(bare::redb::Redb::open(&file("bare"))?),
             (Engine::Memory, Who::Bare) => Box::new(bare::memory::Memory::default()),
         })
     }
+}
+
+fn open_redb(who: Who, file: &Path, disk: Option<Delay>) -> Result<Box<dyn Subject>> {
+    let options = Options::default();
+    let cache = options.cache_size;
+    let over = |path: &Path, file, delay| fault_disk::redb::over(path, file, Arc::new(delay));
+    Ok(match (who, disk) {
+        (Who::Ours, None) => Box::new(Ours(Arc::new(RedbStore::open_with(file, options)?))),
+        (Who::Ours, Some(delay)) => {
+            let store = RedbStore::open_over(file, options, |path, file| over(path, file, delay))?;
+            Box::new(Ours(Arc::new(store)))
+        }
+        (Who::Bare, None) => Box::new(bare::redb::Redb::open(file, cache, |file| file)?),
+        (Who::Bare, Some(delay)) => {
+            Box::new(bare::redb::Redb::open(file, cache, |backend| over(file, backend, delay))?)
+        }
+    })
+}
+
+/// Puts a disk below every SQLite database in `directory`, as long as the mount is kept.
+pub(crate) fn mount(directory: &Path, disk: Option<Delay>) -> Result<Option<Mount>> {
+    let disk = disk.map(|delay| Arc::new(delay) as Arc<dyn Disk>);
+    Ok(disk.map(|disk| fault_disk::sqlite::mount(directory, disk)).transpose()?)
 }

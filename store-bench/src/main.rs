@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use fault_disk::Delay;
 
+use cases::{ALL, Case};
 use engine::Engine;
 use report::Printer;
 use runner::Config;
@@ -21,8 +23,10 @@ mod cases;
 mod data;
 mod engine;
 mod measure;
+mod population;
 mod report;
 mod runner;
+mod scale;
 mod subject;
 mod targets;
 
@@ -32,20 +36,41 @@ mod targets;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
     /// The cases; all when none is named.
     cases: Vec<String>,
     /// The engines.
     #[arg(long, value_delimiter = ',', default_value = "sqlite,redb,memory")]
     engines: Vec<Engine>,
-    /// How many clients at once.
+    /// How many clients at once, where they write.
     #[arg(long, value_delimiter = ',', default_value = "1,4,16,64")]
     clients: Vec<usize>,
+    /// How many clients at once, where they read.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    readers: Vec<usize>,
     /// How many rounds, ours and bare in turn in each.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each of the two takes in a round.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// How large the large stores are, in records.
+    #[arg(long, default_value = "1e6", value_parser = size)]
+    large: u64,
+    /// Instead of cases: the cost of a few operations in stores of these sizes.
+    #[arg(long, value_delimiter = ',', value_parser = size, conflicts_with = "cases")]
+    scale: Vec<u64>,
+    /// Makes every flush take so much longer, such as 1ms.
+    #[arg(long, value_parser = length)]
+    delay_flush: Option<Duration>,
+    /// Every case on tiny data, as fast as it goes: whether it runs and answers are right, not how fast it is.
+    #[arg(long)]
+    smoke: bool,
     /// Where the stores are made, on the disk to be measured.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
@@ -58,10 +83,30 @@ struct Args {
 enum Command {
     /// Names the cases.
     List,
+    /// Makes one copy in a process of its own.
+    #[command(hide = true)]
+    Job(cases::copy::Job),
+}
+
+fn size(text: &str) -> std::result::Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(size) if (1.0..1e12).contains(&size) => Ok(size as u64),
+        _ => Err("is no size such as 1e6".into()),
+    }
+}
+
+fn length(text: &str) -> std::result::Result<Duration, String> {
+    store_api::window::parse_length("length", text).map_err(|error| error.to_string())
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = Args::parse();
+    let done = match &args.command {
+        Some(Command::List) => list(),
+        Some(Command::Job(job)) => cases::copy::run_job(job),
+        None => measure(&args.run),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("store-bench: {error}");
@@ -70,38 +115,48 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<()> {
-    match &args.command {
-        Some(Command::List) => list(),
-        None => measure(args),
-    }
-}
-
 fn list() -> Result<()> {
     let mut out = io::stdout();
-    for case in cases::ALL {
-        writeln!(out, "{:<24} {}", case.name, case.about)?;
+    for case in ALL {
+        writeln!(out, "{:<16} {}", case.name, case.about)?;
     }
     Ok(())
 }
 
-fn measure(args: &Args) -> Result<()> {
-    if let Some(unknown) = args.cases.iter().find(|name| cases::ALL.iter().all(|case| case.name != **name)) {
+fn measure(args: &RunArgs) -> Result<()> {
+    if let Some(unknown) = args.cases.iter().find(|name| ALL.iter().all(|case| case.name != **name)) {
         return Err(format!("no case is called {unknown:?}; `list` names them").into());
     }
+    let is_asked = |case: &&Case| args.cases.is_empty() || args.cases.iter().any(|name| name == case.name);
+    let cases: Vec<_> = ALL.iter().filter(is_asked).collect();
+    let config = config(args)?;
+    config.printer.head()?;
+    if args.scale.is_empty() {
+        runner::run(&cases, &config)?;
+    } else {
+        scale::run(&args.scale, &config)?;
+    }
+    if args.smoke {
+        scale::run(&[1_000, 2_000], &config)?;
+    }
+    Ok(())
+}
+
+fn config(args: &RunArgs) -> Result<Config> {
     let config = Config {
         engines: args.engines.clone(),
         clients: args.clients.clone(),
+        readers: args.readers.clone(),
         rounds: args.rounds,
         length: Duration::try_from_secs_f64(args.seconds)?,
+        large: args.large,
+        delay: args.delay_flush.map(Delay),
         directory: args.dir.clone(),
         printer: Printer { is_json: args.json },
     };
-    config.printer.head()?;
-    for case in
-        cases::ALL.iter().filter(|case| args.cases.is_empty() || args.cases.iter().any(|n| n == case.name))
-    {
-        runner::run(case, &config)?;
+    if !args.smoke {
+        return Ok(config);
     }
-    Ok(())
+    let length = Duration::from_millis(20);
+    Ok(Config { clients: vec![1, 4], rounds: 1, length, large: 2_000, ..config })
 }

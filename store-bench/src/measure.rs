@@ -1,10 +1,11 @@
 //! One measurement: so many clients in closed loops for so long, every operation timed.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::subject::Result;
 
@@ -27,22 +28,42 @@ pub(crate) struct Plan {
 pub(crate) struct Tally {
     pub(crate) ops: u64,
     pub(crate) elapsed: Duration,
+    /// What this process used of the processors meanwhile.
+    pub(crate) processor: Duration,
     pub(crate) latency: Histogram<u64>,
 }
 
 impl Tally {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Tally { ops: 0, elapsed: Duration::ZERO, latency: Histogram::new(3)? })
+        Ok(Tally { ops: 0, elapsed: Duration::ZERO, processor: Duration::ZERO, latency: Histogram::new(3)? })
+    }
+
+    /// Of one operation, timed by somebody else.
+    pub(crate) fn of_one(took: Duration) -> Result<Self> {
+        let mut tally = Tally::new()?;
+        tally.latency.record(u64::try_from(took.as_nanos())?.max(1))?;
+        Ok(Tally { ops: 1, elapsed: took, ..tally })
     }
 
     pub(crate) fn add(&mut self, other: &Tally) -> Result<()> {
         self.ops += other.ops;
         self.elapsed += other.elapsed;
+        self.processor += other.processor;
         Ok(self.latency.add(&other.latency)?)
     }
 
     pub(crate) fn ops_per_second(&self) -> f64 {
         self.ops as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// The latency, in microseconds, that this share of the operations kept to.
+    pub(crate) fn quantile_us(&self, share: f64) -> f64 {
+        self.latency.value_at_quantile(share) as f64 / 1e3
+    }
+
+    /// What the processors spent on one operation, in microseconds.
+    pub(crate) fn processor_us(&self) -> f64 {
+        self.processor.as_secs_f64() * 1e6 / self.ops as f64
     }
 }
 
@@ -67,15 +88,50 @@ pub(crate) fn run<'a>(
         };
         let clients: Vec<_> = (0..plan.clients).map(spawn).collect();
         barrier.wait();
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), processor_time());
         let mut tally = Tally::new()?;
         for client in clients {
             let of_one = client.join().map_err(|_| "a client panicked")??;
             tally.add(&of_one)?;
         }
         tally.elapsed = start.elapsed();
+        tally.processor = processor_time().saturating_sub(used);
         Ok(tally)
     })
+}
+
+/// The same, while `readers` threads do something else without a pause.
+pub(crate) fn run_beside<'a>(
+    plan: &Plan,
+    next: &AtomicU64,
+    make: &(impl Fn(usize) -> Result<Op<'a>> + Sync),
+    readers: usize,
+    read: &(impl Fn(usize) -> Result<Op<'a>> + Sync),
+) -> Result<Tally> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let spawn = |reader| {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut op = read(reader)?;
+                (0..).take_while(|_| !stop.load(Ordering::Relaxed)).try_for_each(&mut op)
+            })
+        };
+        let readers: Vec<_> = (0..readers).map(spawn).collect();
+        let tally = run(plan, next, make);
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().map_err(|_| "a reader panicked")??;
+        }
+        tally
+    })
+}
+
+/// What this process has used of the processors, all threads together.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    // Neither is ever negative.
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 fn client_loop(plan: &Plan, next: &AtomicU64, op: &mut Op<'_>) -> Result<Tally> {
@@ -97,6 +153,11 @@ fn client_loop(plan: &Plan, next: &AtomicU64, op: &mut Op<'_>) -> Result<Tally> 
         began = ended;
     }
     Ok(tally)
+}
+
+/// The median of what a figure is in each round of one subject, over what it is in the same round of another.
+pub(crate) fn median_ratio(ours: &[Tally], theirs: &[Tally], figure: impl Fn(&Tally) -> f64) -> f64 {
+    median(ours.iter().zip(theirs).map(|(ours, theirs)| figure(ours) / figure(theirs)).collect())
 }
 
 /// The middle of some numbers; of an even count the mean of the two in the middle.

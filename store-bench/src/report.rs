@@ -4,16 +4,18 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::measure::{Tally, median};
+use crate::measure::{Tally, median, median_ratio};
+use crate::runner::Config;
 use crate::subject::Result;
-use crate::targets::{Bound, Figure};
+use crate::targets::{self, Bound, Figure};
 
 /// What came of measuring one subject, which was measured in turn with others in the same run.
 ///
 /// A tool that measures others prints the same, so that all lines can be put into the same tables.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Line {
     pub(crate) case: String,
+    /// Of a copy: from which to which.
     pub(crate) engine: String,
     /// `ours`, `bare`, or the name of a peer.
     pub(crate) subject: String,
@@ -21,12 +23,19 @@ pub(crate) struct Line {
     /// By how much each flush was delayed, in microseconds.
     #[serde(default)]
     pub(crate) delay_flush_us: u64,
+    /// How large the store was, where that is the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<u64>,
     pub(crate) rounds: usize,
-    /// The median of the rounds.
+    /// The median of the rounds. Of a copy: records.
     pub(crate) ops_per_second: f64,
+    /// Latencies, over all rounds.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) max_us: f64,
+    /// What the processors spent on one operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) processor_us: Option<f64>,
     /// On a line of ours: operations per second over those of the bare database. On a peer's: ours over the peer's.
     /// The median of the rounds' ratios.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +43,21 @@ pub(crate) struct Line {
     /// In the same way: the 99th percentile of the latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p99_ratio: Option<f64>,
+    /// The median latency beside readers, over that of a writer who is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) beside_ratio: Option<f64>,
+    /// Operations per second, over those of one client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scaling: Option<f64>,
+    /// The median latency in the largest store, over that in the smallest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) growth: Option<f64>,
+    /// The power of the size that the median latency grows with: the slope of a fitted line, both in logarithms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exponent: Option<f64>,
+    /// The most memory that the process had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peak_memory_mb: Option<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) targets: Vec<Judged>,
 }
@@ -59,34 +83,46 @@ impl Line {
     ) -> Result<Self> {
         let mut all = Tally::new()?;
         rounds.iter().try_for_each(|tally| all.add(tally))?;
-        let micros = |nanos: u64| nanos as f64 / 1e3;
         Ok(Line {
             case: case.to_owned(),
             engine: engine.to_owned(),
             subject: subject.to_owned(),
             clients,
-            delay_flush_us: 0,
             rounds: rounds.len(),
             ops_per_second: median(rounds.iter().map(Tally::ops_per_second).collect()),
-            p50_us: micros(all.latency.value_at_quantile(0.5)),
-            p99_us: micros(all.latency.value_at_quantile(0.99)),
-            max_us: micros(all.latency.max()),
-            ratio: None,
-            p99_ratio: None,
-            targets: Vec::new(),
+            p50_us: all.quantile_us(0.5),
+            p99_us: all.quantile_us(0.99),
+            max_us: all.quantile_us(1.0),
+            processor_us: Some(median(rounds.iter().map(Tally::processor_us).collect())),
+            ..Line::default()
         })
+    }
+
+    /// Puts down how ours compares with theirs, round by round.
+    pub(crate) fn compare(&mut self, ours: &[Tally], theirs: &[Tally]) {
+        self.ratio = Some(median_ratio(ours, theirs, Tally::ops_per_second));
+        self.p99_ratio = Some(median_ratio(ours, theirs, |tally| tally.quantile_us(0.99)));
     }
 
     fn figure(&self, figure: Figure) -> Option<f64> {
         match figure {
             Figure::Ratio => self.ratio,
             Figure::P99Ratio => self.p99_ratio,
+            Figure::BesideRatio => self.beside_ratio,
             Figure::OpsPerSecond => Some(self.ops_per_second),
+            Figure::Scaling => self.scaling,
+            Figure::Growth => self.growth,
+            Figure::P50Us => Some(self.p50_us),
+            Figure::PeakMemoryMb => self.peak_memory_mb,
         }
     }
 
-    /// Holds the line against targets, as far as it has the figures for them.
-    pub(crate) fn judge(&mut self, targets: Vec<(Figure, Bound)>) {
+    /// Holds a line of ours against its targets, as far as it has the figures for them.
+    fn judge(&mut self) {
+        if self.subject != "ours" {
+            return;
+        }
+        let targets = targets::of(&self.case, &self.engine, self.clients, self.delay_flush_us > 0);
         let judged = targets.into_iter().filter_map(|(figure, bound)| {
             let found = self.figure(figure)?;
             Some(Judged { figure, bound, found, met: bound.holds(found) })
@@ -108,43 +144,66 @@ impl Printer {
         let mut out = io::stdout().lock();
         writeln!(
             out,
-            "| {:<22} | {:<6} | {:<4} | {:>7} | {:>10} | {:>6} | {:>9} | {:>9} | {:>9} | target |",
-            "case", "engine", "who", "clients", "ops/s", "ratio", "p50 us", "p99 us", "max us"
+            "| {:<15} | {:<6} | {:<4} | {:>7} | {:>7} | {:>10} | {:>6} | {:>9} | {:>9} | {:>9} | {:>8} | target |",
+            "case",
+            "engine",
+            "who",
+            "clients",
+            "size",
+            "ops/s",
+            "ratio",
+            "p50 us",
+            "p99 us",
+            "max us",
+            "cpu us"
         )?;
-        writeln!(out, "|---|---|---|--:|--:|--:|--:|--:|--:|---|")
+        writeln!(out, "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|")
     }
 
-    pub(crate) fn line(&self, line: &Line) -> Result<()> {
+    pub(crate) fn line(&self, mut line: Line, config: &Config) -> Result<()> {
+        line.delay_flush_us = config.delay.map_or(Ok(0), |delay| u64::try_from(delay.0.as_micros()))?;
+        line.judge();
         let mut out = io::stdout().lock();
         if self.is_json {
-            serde_json::to_writer(&mut out, line)?;
+            serde_json::to_writer(&mut out, &line)?;
             writeln!(out)?;
             return Ok(());
         }
-        let Line { case, engine, subject, clients, ops_per_second, p50_us, p99_us, max_us, .. } = line;
+        let Line { case, engine, subject, clients, ops_per_second, p50_us, p99_us, max_us, .. } = &line;
+        let size = line.size.map(|size| size.to_string()).unwrap_or_default();
         let ratio = line.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-        let targets: Vec<String> = line.targets.iter().map(judged).collect();
+        let processor = line.processor_us.map(|us| format!("{us:.1}")).unwrap_or_default();
+        let targets: Vec<String> = line.targets.iter().map(Judged::to_string).collect();
         writeln!(
             out,
-            "| {case:<22} | {engine:<6} | {subject:<4} | {clients:>7} | {ops_per_second:>10.0} | {ratio:>6} | {p50_us:>9.1} \
-             | {p99_us:>9.1} | {max_us:>9.0} | {} |",
+            "| {case:<15} | {engine:<6} | {subject:<4} | {clients:>7} | {size:>7} | {ops_per_second:>10.0} | {ratio:>6} \
+             | {p50_us:>9.1} | {p99_us:>9.1} | {max_us:>9.0} | {processor:>8} | {} |",
             targets.join("; ")
         )?;
         Ok(())
     }
 }
 
-/// A target in a few characters.
-pub(crate) fn judged(judged: &Judged) -> String {
-    let Judged { figure, bound, found, met } = judged;
-    let what = match figure {
-        Figure::Ratio => String::new(),
-        Figure::P99Ratio => format!("p99 x {found:.2} "),
-        Figure::OpsPerSecond => "ops/s ".to_owned(),
-    };
-    let (sign, bound) = match bound {
-        Bound::AtLeast(bound) => (">=", bound),
-        Bound::AtMost(bound) => ("<=", bound),
-    };
-    format!("{what}{sign} {bound}: {}", if *met { "met" } else { "NOT MET" })
+/// In a few characters: what was found, what was to be found, and whether it was.
+impl std::fmt::Display for Judged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.figure {
+            Figure::Ratio => "",
+            Figure::P99Ratio => "p99 x ",
+            Figure::BesideRatio => "beside x ",
+            Figure::OpsPerSecond => "ops/s ",
+            Figure::Scaling => "scales ",
+            Figure::Growth => "growth ",
+            Figure::P50Us => "p50 us ",
+            Figure::PeakMemoryMb => "MB ",
+        };
+        let (sign, bound) = match self.bound {
+            Bound::AtLeast(bound) => (">=", bound),
+            Bound::AtMost(bound) => ("<=", bound),
+        };
+        let met = if self.met { "met" } else { "NOT MET" };
+        let found =
+            if self.found < 1_000.0 { format!("{:.2}", self.found) } else { format!("{:.0}", self.found) };
+        write!(f, "{what}{found} {sign} {bound}: {met}")
+    }
 }

@@ -1,37 +1,105 @@
 //! Operations that read; every document is decoded.
 
-use super::{Case, Seat, check};
+use super::{Case, Clients, Effect, Loop, Make, Method, Seat, check};
 use crate::data;
+use crate::measure::Op;
+use crate::population::{self, Population};
+use crate::subject::Result;
 
 /// How many items a page has.
-const PAGE: usize = 50;
+pub(crate) const PAGE: usize = 50;
 
-pub(super) const GET: Case = Case {
-    name: "get",
-    about: "a skill of 2 KB by id",
-    make: |Seat { subject }| {
-        let ids: Vec<_> = (0..data::SKILLS).map(data::skill_id).collect::<Result<_, _>>()?;
-        Ok(Box::new(move |n| {
-            let id = &ids[usize::try_from(scatter(n) % data::SKILLS)?];
-            check(subject.get(id)?.id == *id, "another skill")
-        }))
-    },
-};
+/// How many skills are asked for their last run.
+pub(crate) const ASKED: u64 = 100;
 
-pub(super) const NEWEST_PAGE: Case = Case {
-    name: "newest-page",
-    about: "the newest 50 versions of a skill, 2 KB each",
-    make: |Seat { subject }| {
-        let ids: Vec<_> = (0..data::WITH_VERSIONS).map(data::skill_id).collect::<Result<_, _>>()?;
-        Ok(Box::new(move |n| {
-            let page = subject.newest(&ids[usize::try_from(scatter(n) % data::WITH_VERSIONS)?], PAGE)?;
-            let newest = page.first().map(|version| version.seq);
-            check(page.len() == PAGE && newest == Some(data::VERSIONS), "the newest versions")
-        }))
-    },
-};
-
-/// Numbers that follow each other, thrown about.
-fn scatter(n: u64) -> u64 {
-    n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
+const fn case(name: &'static str, about: &'static str, on: fn(u64) -> Population, make: Make) -> Case {
+    let method = Loop { on, effect: Effect::Reads, clients: Clients::Readers, make };
+    Case { name, about, method: Method::Loop(method) }
 }
+
+pub(super) const GET: Case = case("get", "a skill of 2 KB by id", |_| Population::Small, get);
+
+pub(super) fn get(seat: Seat<'_>) -> Result<Op<'_>> {
+    let ids = data::skill_ids(population::SKILLS)?;
+    Ok(Box::new(move |n| {
+        let id = &ids[usize::try_from(data::scatter(n, population::SKILLS))?];
+        check(seat.subject.get(id)?.id == *id, "another skill")
+    }))
+}
+
+pub(super) const BY_NAME: Case = case(
+    "by-name",
+    "a skill of 2 KB by its owner and name",
+    |_| Population::Small,
+    |seat| {
+        let owner = data::owner()?;
+        let names: Vec<_> = (0..population::SKILLS).map(data::name).collect::<Result<_>>()?;
+        Ok(Box::new(move |n| {
+            let name = &names[usize::try_from(data::scatter(n, population::SKILLS))?];
+            check(seat.subject.by_name(&owner, name)?.name == *name, "another skill")
+        }))
+    },
+);
+
+pub(super) const NEWEST_PAGE: Case = case(
+    "newest-page",
+    "the newest 50 versions of a skill, 2 KB each",
+    |_| Population::Small,
+    |seat| {
+        let ids = data::skill_ids(population::WITH_VERSIONS)?;
+        Ok(Box::new(move |n| {
+            let id = &ids[usize::try_from(data::scatter(n, population::WITH_VERSIONS))?];
+            let (page, _) = seat.subject.versions(id, PAGE, None)?;
+            let newest = page.first().map(|version| version.seq);
+            check(page.len() == PAGE && newest == Some(population::VERSIONS), "the newest versions")
+        }))
+    },
+);
+
+pub(super) const ANCESTORS: Case = case(
+    "ancestors",
+    "the 100 runs above a run",
+    |_| Population::Small,
+    |seat| {
+        let last = population::link_id(population::DEPTH)?;
+        Ok(Box::new(move |_| {
+            let depth = seat.subject.ancestors(&last)?.len() as u64;
+            check(depth == population::DEPTH, "the runs above")
+        }))
+    },
+);
+
+pub(super) const DUE_PAGE: Case =
+    case("due-page", "the first 50 due among many", Population::Large, due_page);
+
+pub(crate) fn due_page(seat: Seat<'_>) -> Result<Op<'_>> {
+    let (now, expected) = (data::at(u32::MAX.into()), PAGE.min(usize::try_from(seat.population.skills())?));
+    Ok(Box::new(move |_| check(seat.subject.due(now, PAGE)?.len() == expected, "what is due")))
+}
+
+pub(super) const LAST_RUNS: Case =
+    case("last-runs", "the last run of each of 100 skills among many runs", Population::Large, last_runs);
+
+pub(crate) fn last_runs(seat: Seat<'_>) -> Result<Op<'_>> {
+    let ids = data::skill_ids(ASKED.min(seat.population.with_runs()))?;
+    Ok(Box::new(move |_| {
+        let runs = seat.subject.last_runs(&ids)?;
+        check(runs.len() == ids.len() && runs[0].skill.as_ref() == Some(&ids[0]), "the last runs")
+    }))
+}
+
+pub(super) const SUMMARY: Case = Case {
+    name: "summary",
+    about: "all of many runs summed up by skill",
+    method: Method::Loop(Loop {
+        on: Population::Large,
+        effect: Effect::Reads,
+        clients: Clients::Exactly(1),
+        make: |seat| {
+            Ok(Box::new(move |_| {
+                let rows = seat.subject.summary()?;
+                check(rows.len() as u64 == seat.population.with_runs(), "the groups")
+            }))
+        },
+    }),
+};
