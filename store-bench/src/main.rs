@@ -5,7 +5,7 @@
 #![allow(clippy::print_stderr)] // a command's own messages
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,11 +23,13 @@ mod cases;
 mod data;
 mod engine;
 mod measure;
+mod plot;
 mod population;
 mod report;
 mod runner;
 mod scale;
 mod subject;
+mod tables;
 mod targets;
 
 /// Measures the engines against the bare databases beneath them.
@@ -83,6 +85,21 @@ struct RunArgs {
 enum Command {
     /// Names the cases.
     List,
+    /// Draws plots of saved lines.
+    Plot {
+        /// The lines, as `--json` prints them.
+        file: PathBuf,
+        /// Where the plots go.
+        directory: PathBuf,
+    },
+    /// Prints the tables of PERFORMANCE.md that saved lines make.
+    Tables {
+        /// The lines, as `--json` prints them.
+        file: PathBuf,
+        /// Puts them into their places in this document instead.
+        #[arg(long)]
+        into: Option<PathBuf>,
+    },
     /// Makes one copy in a process of its own.
     #[command(hide = true)]
     Job(cases::copy::Job),
@@ -103,6 +120,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match &args.command {
         Some(Command::List) => list(),
+        Some(Command::Plot { file, directory }) => plot(file, directory),
+        Some(Command::Tables { file, into }) => print_tables(file, into.as_deref()),
         Some(Command::Job(job)) => cases::copy::run_job(job),
         None => measure(&args.run),
     };
@@ -119,6 +138,29 @@ fn list() -> Result<()> {
     let mut out = io::stdout();
     for case in ALL {
         writeln!(out, "{:<16} {}", case.name, case.about)?;
+    }
+    Ok(())
+}
+
+fn plot(file: &Path, directory: &Path) -> Result<()> {
+    for name in plot::write(&tables::read(file)?, directory)? {
+        writeln!(io::stdout(), "{}", directory.join(name).display())?;
+    }
+    Ok(())
+}
+
+fn print_tables(file: &Path, into: Option<&Path>) -> Result<()> {
+    let tables = tables::render(&tables::read(file)?)?;
+    match into {
+        Some(document) => {
+            let filled = tables::put_into(&std::fs::read_to_string(document)?, &tables)?;
+            std::fs::write(document, filled)?;
+        }
+        None => {
+            for (name, table) in tables {
+                writeln!(io::stdout(), "{name}\n\n{table}")?;
+            }
+        }
     }
     Ok(())
 }
@@ -157,6 +199,6 @@ fn config(args: &RunArgs) -> Result<Config> {
     if !args.smoke {
         return Ok(config);
     }
-    let length = Duration::from_millis(20);
-    Ok(Config { clients: vec![1, 4], rounds: 1, length, large: 2_000, ..config })
+    let length = Duration::from_millis(10);
+    Ok(Config { clients: vec![2], readers: vec![2], rounds: 1, length, large: 2_000, ..config })
 }

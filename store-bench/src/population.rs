@@ -123,7 +123,7 @@ impl Population {
     }
 
     fn run(self, n: u64) -> impl Iterator<Item = Result<Record>> {
-        let run = || data::run(data::run_id(n)?, n, data::scatter(n, self.with_runs()));
+        let run = || data::run(data::run_id(n)?, n, n % self.with_runs());
         let record = run().and_then(|run| self.recorded(n, run));
         let event = matches!(self, Population::Mixed(_))
             .then(|| Ok(Record::Event(Event { run: data::run_id(n)?, seq: 1, content: data::event(n) })));

@@ -1,0 +1,268 @@
+//! The tables of PERFORMANCE.md, made from saved lines, so that no figure in it is typed by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::report::{Judged, Line};
+use crate::subject::Result;
+
+/// A table: its name, which lines it is made of, and how.
+struct Table {
+    name: &'static str,
+    holds: fn(&Line) -> bool,
+    render: fn(&[&Line]) -> Result<String>,
+}
+
+const TABLES: [Table; 8] = [
+    Table {
+        name: "single-writer",
+        holds: |l| is_write(l) && l.clients == 1 && !is_slow(l),
+        render: compared,
+    },
+    Table { name: "many-writers", holds: |l| is_write(l) && l.clients > 1 && !is_slow(l), render: compared },
+    Table { name: "slow-disk", holds: |l| is_write(l) && is_slow(l), render: compared },
+    Table { name: "reads", holds: |l| is_read(l) && !is_slow(l), render: compared },
+    Table { name: "growth", holds: |l| l.case.starts_with("scale-"), render: growth },
+    Table { name: "memory", holds: |l| l.engine == "memory" && is_own(l) && !is_scale(l), render: compared },
+    Table { name: "moving", holds: |l| matches!(&*l.case, "copy" | "open"), render: moving },
+    Table { name: "peers", holds: |l| !is_own(l), render: peers },
+];
+
+const READS: [&str; 7] = ["get", "by-name", "newest-page", "ancestors", "due-page", "last-runs", "summary"];
+
+fn is_own(line: &Line) -> bool {
+    matches!(&*line.subject, "ours" | "bare")
+}
+
+fn is_scale(line: &Line) -> bool {
+    line.case.starts_with("scale-")
+}
+
+fn is_slow(line: &Line) -> bool {
+    line.delay_flush_us > 0
+}
+
+fn is_on_disk(line: &Line) -> bool {
+    is_own(line) && line.engine != "memory" && !is_scale(line)
+}
+
+fn is_read(line: &Line) -> bool {
+    is_on_disk(line) && READS.contains(&&*line.case)
+}
+
+fn is_write(line: &Line) -> bool {
+    is_on_disk(line) && !is_read(line) && !matches!(&*line.case, "copy" | "open")
+}
+
+/// Reads saved lines. Of lines about the same the last one counts.
+pub(crate) fn read(file: &Path) -> Result<Vec<Line>> {
+    let mut lines: Vec<Line> = Vec::new();
+    for text in std::fs::read_to_string(file)?.lines().filter(|text| !text.trim().is_empty()) {
+        let line: Line = serde_json::from_str(text)?;
+        match lines.iter_mut().find(|other| is_about_the_same(other, &line)) {
+            Some(other) => *other = line,
+            None => lines.push(line),
+        }
+    }
+    Ok(lines)
+}
+
+fn is_about_the_same(one: &Line, other: &Line) -> bool {
+    let what = |line: &Line| (line.clients, line.delay_flush_us, line.size);
+    (&one.case, &one.engine, &one.subject) == (&other.case, &other.engine, &other.subject)
+        && what(one) == what(other)
+}
+
+/// All tables that the lines have something for, by name.
+pub(crate) fn render(lines: &[Line]) -> Result<BTreeMap<&'static str, String>> {
+    let mut rendered = BTreeMap::new();
+    for table in &TABLES {
+        let own: Vec<&Line> = lines.iter().filter(|line| (table.holds)(line)).collect();
+        if !own.is_empty() {
+            rendered.insert(table.name, (table.render)(&own)?);
+        }
+    }
+    Ok(rendered)
+}
+
+/// Puts tables between their marks in a document; a mark without a table is left as it is.
+///
+/// # Errors
+/// When a table has no place, or a place has no end.
+pub(crate) fn put_into(document: &str, tables: &BTreeMap<&'static str, String>) -> Result<String> {
+    let mut document = document.to_owned();
+    for (name, table) in tables {
+        let (begin, end) = (format!("<!-- table {name} -->\n"), "<!-- end -->");
+        let from = document.find(&begin).ok_or_else(|| format!("the document has no place for {name}"))?;
+        let from = from + begin.len();
+        let length = document[from..].find(end).ok_or_else(|| format!("the place of {name} has no end"))?;
+        document.replace_range(from..from + length, table);
+    }
+    Ok(document)
+}
+
+fn compared(lines: &[&Line]) -> Result<String> {
+    let mut table = String::from(
+        "| case | engine | clients | ours/s | bare/s | ratio | p50 µs, ours / bare | p99 µs | worst µs | target |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|---|\n",
+    );
+    for ours in lines.iter().filter(|line| line.subject == "ours") {
+        let bare = lines.iter().find(|line| {
+            line.subject == "bare"
+                && is_about_the_same(line, &Line { subject: "bare".into(), ..(**ours).clone() })
+        });
+        let Line { case, engine, clients, .. } = ours;
+        let per_second = |line: Option<&Line>| line.map(|l| number(l.ops_per_second)).unwrap_or_default();
+        let both = |of: fn(&Line) -> f64| {
+            let bare = bare.map(|bare| number(of(bare))).unwrap_or_default();
+            format!("{} / {bare}", number(of(ours)))
+        };
+        writeln!(
+            table,
+            "| {case} | {engine} | {clients} | {} | {} | {} | {} | {} | {} | {} |",
+            per_second(Some(ours)),
+            per_second(bare.copied()),
+            ratio(ours.ratio),
+            both(|line| line.p50_us),
+            both(|line| line.p99_us),
+            both(|line| line.max_us),
+            targets(ours),
+        )?;
+    }
+    Ok(table)
+}
+
+fn growth(lines: &[&Line]) -> Result<String> {
+    let sizes: BTreeSet<u64> = lines.iter().filter_map(|line| line.size).collect();
+    let heads: Vec<String> = sizes.iter().map(|size| format!("{} records", whole(*size as f64))).collect();
+    let mut table = format!(
+        "| operation | engine | who | p50 µs: {} | growth | exponent | target |\n",
+        heads.join(" | ")
+    );
+    writeln!(table, "|---|---|---{}|--:|--:|---|", "|--:".repeat(sizes.len()))?;
+    for largest in lines.iter().filter(|line| line.growth.is_some()) {
+        let Line { case, engine, subject, .. } = largest;
+        let at = |size: &u64| {
+            let same = |line: &&&Line| (&line.case, &line.engine, &line.subject) == (case, engine, subject);
+            let found = lines.iter().filter(same).find(|line| line.size == Some(*size));
+            found.map(|line| number(line.p50_us)).unwrap_or_default()
+        };
+        let costs: Vec<String> = sizes.iter().map(at).collect();
+        let name = case.trim_start_matches("scale-");
+        let (growth, exponent) = (ratio(largest.growth), ratio(largest.exponent));
+        let (costs, targets) = (costs.join(" | "), targets(largest));
+        writeln!(table, "| {name} | {engine} | {subject} | {costs} | {growth} | {exponent} | {targets} |")?;
+    }
+    Ok(table)
+}
+
+fn moving(lines: &[&Line]) -> Result<String> {
+    let mut table = String::from(
+        "| what | engine | who | records | seconds | records/s | ratio | most memory, MB | target |\n\
+         |---|---|---|--:|--:|--:|--:|--:|---|\n",
+    );
+    for line in lines {
+        let Line { case, engine, subject, .. } = line;
+        let size = line.size.map(|size| whole(size as f64)).unwrap_or_default();
+        let per_second = if case == "copy" { whole(line.ops_per_second) } else { String::new() };
+        let memory = line.peak_memory_mb.map(whole).unwrap_or_default();
+        writeln!(
+            table,
+            "| {case} | {engine} | {subject} | {size} | {:.3} | {per_second} | {} | {memory} | {} |",
+            line.p50_us / 1e6,
+            ratio(line.ratio),
+            targets(line),
+        )?;
+    }
+    Ok(table)
+}
+
+fn peers(lines: &[&Line]) -> Result<String> {
+    let mut table = String::from(
+        "| case | engine | peer | clients | the peer's/s | ours over it | p50 µs | p99 µs | target |\n\
+         |---|---|---|--:|--:|--:|--:|--:|---|\n",
+    );
+    for line in lines {
+        let Line { case, engine, subject, clients, .. } = line;
+        writeln!(
+            table,
+            "| {case} | {engine} | {subject} | {clients} | {} | {} | {} | {} | {} |",
+            number(line.ops_per_second),
+            ratio(line.ratio),
+            number(line.p50_us),
+            number(line.p99_us),
+            targets(line),
+        )?;
+    }
+    Ok(table)
+}
+
+fn targets(line: &Line) -> String {
+    line.targets.iter().map(Judged::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default()
+}
+
+/// Small numbers with their decimals, large ones without.
+fn number(number: f64) -> String {
+    match number {
+        n if n < 1.0 => format!("{n:.3}"),
+        n if n < 100.0 => format!("{n:.1}"),
+        n => whole(n),
+    }
+}
+
+/// A whole number, its thousands apart.
+fn whole(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut spaced = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            spaced.push(',');
+        }
+        spaced.push(digit);
+    }
+    spaced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(case: &str, subject: &str) -> Line {
+        let (case, subject) = (case.to_owned(), subject.to_owned());
+        Line {
+            case,
+            subject,
+            engine: "sqlite".into(),
+            clients: 1,
+            ops_per_second: 1_234.5,
+            ..Line::default()
+        }
+    }
+
+    #[test]
+    fn lines_land_in_their_tables_and_tables_in_their_places() {
+        let lines = [line("mark", "ours"), line("mark", "bare"), line("get", "ours"), line("mark", "peer")];
+        let tables = render(&lines).unwrap();
+        assert_eq!(tables.keys().copied().collect::<Vec<_>>(), ["peers", "reads", "single-writer"]);
+        assert!(tables["single-writer"].contains("| mark | sqlite | 1 | 1,234 | 1,234 |"), "{tables:?}");
+        let place = |name| format!("<!-- table {name} -->\nold\n<!-- end -->\n");
+        let document = ["peers", "reads", "single-writer", "growth"].map(place).concat();
+        let filled = put_into(&document, &tables).unwrap();
+        assert_eq!(filled.matches("old").count(), 1, "what has no table stays: {filled}");
+        assert_eq!(put_into(&filled, &tables).unwrap(), filled, "twice is once");
+        assert!(put_into("no place", &tables).is_err());
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(
+            ["0.123", "12.3", "123", "1,234,567"],
+            [0.1234, 12.34, 123.4, 1_234_567.0].map(number)[..]
+        );
+    }
+}
