@@ -160,6 +160,45 @@ fn what_is_damaged_is_refused_and_stays_as_it_is() {
     }
 }
 
+/// A record that is not what its checksum says, in a file that is sound to redb.
+#[test]
+fn a_damaged_record_is_refused_too() {
+    let (_directory, path) = left();
+    let raw = redb::Database::open(&path).unwrap();
+    let tx = raw.begin_write().unwrap();
+    let value: &[u8] = b"\0\0\0\0\0\0\0\0{\"last\":9}";
+    tx.open_table(harness::META).unwrap().insert(b"counter\0\0".as_slice(), value).unwrap();
+    tx.commit().unwrap();
+    raw.close().unwrap();
+    let before = files(path.parent().unwrap());
+    let error = impatient(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("counter"), "{error}");
+    untouched(&path, &before);
+    // Who wants it as it is takes the marker away.
+    fs::remove_file(marker(&path)).unwrap();
+    assert!(has(&impatient(&path).unwrap(), "a"));
+}
+
+/// Also a program that knows nothing of the marker.
+#[test]
+fn nobody_opens_the_file_while_it_is_copied() {
+    let (_directory, path) = left();
+    let tried = Arc::new(AtomicUsize::new(0));
+    let (counted, place) = (Arc::clone(&tried), path.clone());
+    let watching = watch(path.parent().unwrap(), move |step, take| {
+        if matches!(step, Step::Create(_)) {
+            let other = redb::Database::open(&place);
+            assert!(matches!(other, Err(redb::DatabaseError::DatabaseAlreadyOpen)), "{other:?}");
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        take()
+    });
+    is_well(&path, "beside another program");
+    drop(watching);
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
+}
+
 #[test]
 fn where_no_copy_can_be_made_the_error_says_so_and_nothing_changes() {
     for (kind, retryable) in [(io::ErrorKind::StorageFull, true), (io::ErrorKind::PermissionDenied, false)] {
@@ -226,6 +265,27 @@ fn openers_that_race_recover_once() {
         let store = RedbStore::open(&path).unwrap();
         assert!((0..4).all(|number| has(&store, &format!("of {number}"))));
     }
+}
+
+/// An opener that found no marker, and was slow: the file that it has opened is not the store any more.
+#[test]
+fn an_opener_that_a_recovery_overtakes_begins_again() {
+    let (_directory, path) = left();
+    fs::remove_file(marker(&path)).unwrap();
+    let overtaken = AtomicUsize::new(0);
+    let store = RedbStore::open_over(&path, Options::default(), |path, file| {
+        if overtaken.fetch_add(1, Ordering::SeqCst) == 0 {
+            mark(path, "a test says so").unwrap();
+            Store::close(&RedbStore::open(path).unwrap()).unwrap();
+        }
+        file
+    })
+    .unwrap();
+    assert_eq!(overtaken.load(Ordering::SeqCst), 2);
+    save(&store, "not lost").unwrap();
+    drop(store);
+    assert!(has(&RedbStore::open(&path).unwrap(), "not lost"));
+    is_well(&path, "after an overtaken opener");
 }
 
 /// The flush of a commit fails, or the one at the end, with any durability: the marker is there, and tells why.

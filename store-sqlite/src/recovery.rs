@@ -84,12 +84,9 @@ fn recover(recovery: Recovery, path: &Path, options: &Options) -> Result<bool> {
     Ok(true)
 }
 
-/// Copies what `from` reads, which may be in memory alone, to an empty file.
+/// Copies what `from` reads, which may be in memory alone, to an empty file, and brings the copy up to date: what the
+/// failed flush was to store may have been the schema itself.
 fn copy_and_verify(from: &Connection, to: &Path, options: &Options) -> Result<()> {
-    let pages = from.query_one("PRAGMA page_count", [], |row| row.get::<_, i64>(0));
-    if pages.map_err(|e| error::sqlite("reading the database", e))? == 0 {
-        return Ok(()); // it was to be created, and still is
-    }
     backup::copy(from, to, options.busy_timeout)?;
     let options = Options { durability: Durability::PowerLoss, ..options.clone() };
     let Some(copy) = connection::open_writer(to, &options, || Ok(true))? else { return Ok(()) };

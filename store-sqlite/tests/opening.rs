@@ -131,6 +131,43 @@ fn an_empty_file_becomes_a_store_and_a_missing_one_only_when_asked() {
     assert!(store.verify().unwrap().is_sound());
 }
 
+/// The power goes while a store is created, and of the first page any part has reached the disk. Its journal says that
+/// there was nothing before.
+#[test]
+fn a_store_that_was_cut_off_while_it_was_created_is_created_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let creating = directory.path().join("creating.db");
+    let raw = rusqlite::Connection::open(&creating).unwrap();
+    // A cache of one page, so that the journal is written before the transaction is committed.
+    raw.execute_batch(
+        "PRAGMA page_size = 8192; PRAGMA cache_size = 1; BEGIN; PRAGMA application_id = 0x61677374; \
+         PRAGMA user_version = 1; CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(100000)), (zeroblob(100000));",
+    )
+    .unwrap();
+    let journal = fs::read(directory.path().join("creating.db-journal")).unwrap();
+    raw.execute_batch("COMMIT").unwrap();
+    let whole = fs::read(&creating).unwrap();
+    assert!(whole.starts_with(b"SQLite format 3\0") && journal.len() >= 28);
+    for torn in [0..8192, 0..8, 8..8192, 64..8192, 0..64, 16..72, 72..8192] {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("s.db");
+        let mut bytes = whole.clone();
+        bytes[torn.clone()].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        fs::write(place.path().join("s.db-journal"), &journal).unwrap();
+        let store = SqliteStore::open(&path).unwrap_or_else(|e| panic!("without {torn:?}: {e}"));
+        store.skills().save(&skill("a"), Expect::Any).unwrap();
+        assert!(store.verify().unwrap().is_sound());
+        // A journal of a database that was something before is no excuse.
+        let mut before = journal.clone();
+        before[19] = 1;
+        let path = place.path().join("other.db");
+        fs::write(place.path().join("other.db-journal"), &before).unwrap();
+        fs::write(&path, b"text, and more of it").unwrap();
+        assert_eq!(refusal(&path), ErrorKind::NotThisStore);
+    }
+}
+
 #[test]
 fn options_out_of_range_are_refused() {
     let directory = tempfile::tempdir().unwrap();

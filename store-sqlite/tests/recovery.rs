@@ -8,9 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use fault_disk::sqlite::mount;
+use fault_disk::{Below, Disk, Handle};
 use safe_files::recovery::{mark, marker};
 use safe_files::{Step, watch, with_suffix};
 use store_api::{ErrorKind, Expect, Name, PrincipalId, Result, Seams, Skill, SkillId, Store};
@@ -217,6 +219,67 @@ fn where_no_copy_can_be_made_the_error_says_so_and_nothing_changes() {
     }
 }
 
+/// A disk that has no room for a copy.
+#[derive(Debug)]
+struct Full;
+
+impl Disk for Full {
+    fn write(&self, file: &dyn Handle, offset: u64, data: &[u8]) -> io::Result<()> {
+        if offset > 0 && file.path().to_str().unwrap().contains("-recover") {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write(offset, data)
+    }
+}
+
+#[test]
+fn where_the_disk_is_full_half_a_copy_is_removed_again() {
+    let (_directory, path) = left();
+    let before = files(path.parent().unwrap());
+    let mounted = mount(path.parent().unwrap(), Arc::new(Full)).unwrap();
+    let error = SqliteStore::open(&path).unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Backend, true), "{error}");
+    untouched(&path, &before);
+    drop(mounted);
+    is_well(&path, "once there is room");
+}
+
+/// The flush that fails is one of opening: of the schema, of the log's beginning.
+#[test]
+fn a_flush_that_fails_while_a_store_is_created_leaves_the_marker() {
+    for failing in 0.. {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("s.db");
+        let flushes = Arc::new(FailingOnce { left: AtomicUsize::new(failing) });
+        let mounted = mount(directory.path(), flushes).unwrap();
+        let opened = SqliteStore::open(&path);
+        drop(mounted);
+        match opened {
+            Ok(_) => return assert!(failing > 2, "{failing} flushes"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Backend, "{error}"),
+        }
+        assert!(marker(&path).exists(), "after {failing} flushes");
+        save(&SqliteStore::open(&path).unwrap(), "in the file").unwrap();
+        save(&SqliteStore::open(&path).unwrap(), "in the log").unwrap();
+        is_well(&path, &format!("after {failing} flushes"));
+    }
+}
+
+/// A disk with one flush that fails.
+#[derive(Debug)]
+struct FailingOnce {
+    left: AtomicUsize,
+}
+
+impl Disk for FailingOnce {
+    fn sync(&self, file: &dyn Handle) -> io::Result<()> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            return Err(io::Error::other("the disk does not answer"));
+        }
+        file.sync()
+    }
+}
+
 /// A store that has noticed nothing: its next write is refused, its reads go on, and whoever wants to recover waits
 /// until it is closed.
 #[test]
@@ -275,6 +338,39 @@ fn openers_that_race_recover_once() {
         drop(store);
         is_well(&path, "after the race");
     }
+}
+
+/// A disk on which, between the opening of the file and the first look into it, a whole recovery goes by.
+#[derive(Debug)]
+struct Overtaking {
+    path: PathBuf,
+    done: AtomicBool,
+}
+
+impl Disk for Overtaking {
+    fn open(&self, path: &Path, below: Below<'_>) -> io::Result<()> {
+        below()?;
+        if path == self.path && !self.done.swap(true, Ordering::SeqCst) {
+            mark(path, "a test says so").unwrap();
+            SqliteStore::open(path).unwrap().close().unwrap();
+        }
+        Ok(())
+    }
+}
+
+/// An opener that found no marker, and was slow: the file that it has opened is not the store any more.
+#[test]
+fn an_opener_that_a_recovery_overtakes_begins_again() {
+    let (_directory, path) = left();
+    fs::remove_file(marker(&path)).unwrap();
+    let disk = Arc::new(Overtaking { path: path.clone(), done: AtomicBool::new(false) });
+    let _mounted = mount(path.parent().unwrap(), disk.clone()).unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    assert!(disk.done.load(Ordering::SeqCst));
+    save(&store, "not lost").unwrap();
+    drop(store);
+    assert!(has(&SqliteStore::open(&path).unwrap(), "not lost"));
+    is_well(&path, "after an overtaken opener");
 }
 
 /// Where the other process finds the store that it is to open.
