@@ -119,7 +119,8 @@ pub enum Error {
         /// The cargo feature to enable, or the schemes there are.
         remedy: String,
     },
-    /// A flush failed earlier, so what is on disk is not certain: writes are refused until the store is reopened.
+    /// A flush failed earlier, of this store or of another on the same file, so what is on disk is not certain: writes
+    /// are refused until the store is reopened.
     #[error("writes are refused until the store is reopened: {reason}")]
     Poisoned {
         /// What failed.

@@ -4,6 +4,14 @@
 //! transaction; what was acknowledged survives power loss by default ([`Options::durability`]). A checksum stands
 //! beside every record (law ROT-1).
 //!
+//! After a failed flush the store refuses writes and leaves a marker beside the file (`-flush-failed`). Every store on
+//! the file sees it before its next write; the next to open copies the database and its log, verifies the copy and
+//! puts it in their place ([`safe_files::recovery`]). A full disk is no failed flush: what did not fit is undone, and
+//! there is no marker.
+//!
+//! A backup is made under a name like `.copy.db.4711-0.partial`, flushed and then linked to its own. One that was cut
+//! off leaves that file, which nothing reads and anybody may remove.
+//!
 //! The file and what SQLite lays beside it (`-wal`, `-shm`) are created readable by their owner alone. It must lie on
 //! a local disk: locks of network file systems cannot be relied on.
 //!
@@ -120,7 +128,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `NotThisStore` for a file that is no store of ours and for what is no file, `SchemaTooNew` for one of a newer
-    /// version of this library, and `Corrupt` for one that is cut off, all untouched; `NotFound` when there is none
+    /// version of this library, and `Corrupt` for one that is cut off or that a failed flush has damaged, all untouched; `NotFound` when there is none
     /// and it is not to be created; `InvalidInput` for a path that names no file, or options out of range; `Busy`
     /// when others hold it for longer than the timeout; `Unsupported` for a library or a file system that cannot
     /// keep the promises; `Backend`.
