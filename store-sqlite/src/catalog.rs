@@ -37,11 +37,16 @@ pub(crate) struct Found<D> {
 
 impl<D: Definition> Found<D> {
     pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
+        let state = run_state::<D>(text(row, 0)?, row, 4)?;
+        Self::with(state, row)
+    }
+
+    /// Reads the rest of a row whose run state was read before.
+    fn with(state: RunState, row: &Row<'_>) -> Result<Self> {
         let id = text(row, 0)?;
         let what = || key::<D>(id);
         let revision: i64 = column(row, 1)?;
         let last_seq = last_seq::<D>(id, row, 2)?;
-        let state = run_state::<D>(id, row, 4)?;
         let doc = text(row, 11)?;
         sums::check(what, column(row, 10)?, sums::document(D::KIND, id, revision, doc))?;
         let doc = rules::assemble(json::decode(what, doc)?, state);
@@ -313,11 +318,11 @@ impl Tx<'_> {
              ORDER BY next_run_at, id"
         );
         self.take(sql, params![D::KIND.code(), now, at, id], limit, |row| {
-            let id = text(row, 0)?;
-            if !keep(&run_state::<D>(id, row, 4)?) {
+            let state = run_state::<D>(text(row, 0)?, row, 4)?;
+            if !keep(&state) {
                 return Ok(None);
             }
-            Ok(Some((column(row, 4)?, Found::read(row)?)))
+            Ok(Some((column(row, 4)?, Found::with(state, row)?)))
         })
     }
 }

@@ -27,7 +27,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 ///
 /// - `page_size` counts when the file is created: documents of 2 KB fill pages of 8 KB better than smaller ones.
 /// - The file is not mapped into memory: a failing disk must give an error, not a signal that ends the host.
-/// - The WAL is copied back after 8 MB of it, and cut when it has grown beyond 64 MB.
+/// - The WAL is copied back by the writers (see [`crate::log`]), and cut when it has grown beyond 64 MB.
 const SETTINGS: &str = "
     PRAGMA page_size = 8192;
     PRAGMA encoding = 'UTF-8';
@@ -38,7 +38,7 @@ const SETTINGS: &str = "
     PRAGMA temp_store = MEMORY;
     PRAGMA cache_size = -16384;
     PRAGMA mmap_size = 0;
-    PRAGMA wal_autocheckpoint = 1000;
+    PRAGMA wal_autocheckpoint = 0;
     PRAGMA journal_size_limit = 67108864;
 ";
 
@@ -140,6 +140,8 @@ fn configure(connection: &Connection, options: &Options) -> rusqlite::Result<()>
         (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
         (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        // Without it, what is bound to a query counts for its plan, and SQLite would make the plan again each time.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
     ] {
         connection.set_db_config(setting, on)?;
     }
@@ -176,6 +178,7 @@ fn retry_while_busy<T>(timeout: Duration, mut ask: impl FnMut() -> Result<T>) ->
 #[cfg(test)]
 pub(crate) fn plan(sql: &str) -> String {
     let connection = Connection::open_in_memory().unwrap();
+    configure(&connection, &Options::default()).unwrap();
     migrations::run(&connection, Duration::ZERO).unwrap();
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let mut rows = statement.raw_query();
@@ -185,4 +188,26 @@ pub(crate) fn plan(sql: &str) -> String {
         plan.push('\n');
     }
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    /// SQLite made the plan of the due list again for every page of it, an eighth of the page's time, because a bound
+    /// value might have led to another.
+    #[test]
+    fn a_plan_is_made_once() {
+        let connection = Connection::open_in_memory().unwrap();
+        configure(&connection, &Options::default()).unwrap();
+        migrations::run(&connection, Duration::ZERO).unwrap();
+        let sql = "SELECT id FROM definitions WHERE kind = 1 AND next_run_at <= ?1 ORDER BY next_run_at, id";
+        let mut statement = connection.prepare(sql).unwrap();
+        for now in 0..3 {
+            assert!(!statement.exists([now]).unwrap());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 }

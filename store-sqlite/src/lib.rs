@@ -32,6 +32,7 @@ mod checkpoint;
 mod connection;
 mod error;
 mod file;
+mod log;
 mod migrations;
 mod pool;
 mod recovery;
@@ -140,7 +141,7 @@ impl SqliteStore {
         Ok(SqliteStore {
             identity: Identity::new(),
             readers: Pool::new(path.clone(), options.clone()),
-            writer: Writer::new(writer, path.clone(), options.busy_timeout),
+            writer: Writer::new(writer, path.clone(), options.busy_timeout)?,
             path,
             options,
             _file: file,

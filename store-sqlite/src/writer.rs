@@ -11,6 +11,7 @@ use safe_files::recovery::{is_marked, mark_because};
 use store_api::{Error, Outcome, Result, describe};
 
 use crate::connection::keep_log;
+use crate::log::Log;
 use crate::tx::Tx;
 use crate::{error, unit};
 
@@ -20,9 +21,10 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(connection: Connection, path: PathBuf, timeout: Duration) -> Self {
-        let slot = Slot { connection: Mutex::new(Some(connection)), path, poisoned: OnceLock::new() };
-        Writer { queue: Queue::new(slot, timeout) }
+    pub(crate) fn new(mut connection: Connection, path: PathBuf, timeout: Duration) -> Result<Self> {
+        let log = Log::of(&mut connection)?;
+        let slot = Slot { connection: Mutex::new(Some(connection)), log, path, poisoned: OnceLock::new() };
+        Ok(Writer { queue: Queue::new(slot, timeout) })
     }
 
     /// Runs `work` in a transaction, which others may share, and returns when it is committed; or undoes it when it
@@ -50,6 +52,7 @@ impl Writer {
 /// Where the connection that writes lies while nobody writes; empty for good once it is closed.
 struct Slot {
     connection: Mutex<Option<Connection>>,
+    log: Log,
     path: PathBuf,
     /// Why writes are refused, once a commit has ended in doubt (law DUR-2).
     poisoned: OnceLock<String>,
@@ -88,6 +91,16 @@ impl Slot {
             reason.push_str(&format!("; the write-ahead log could not be set aside: {}", describe(&e)));
         }
         self.poisoned.get_or_init(|| reason);
+    }
+
+    /// Keeps the log short. While that cannot be done nothing is written, and after a failure that a second try would
+    /// only hide, nothing is written any more.
+    fn tend_log(&self, connection: &Connection) -> Result<()> {
+        self.log.tend(connection).inspect_err(|error| {
+            if !error.is_retryable() {
+                self.poison(connection, error);
+            }
+        })
     }
 
     /// Copies the WAL into the database and empties it, as far as other processes let it; the last to close does the
@@ -132,7 +145,7 @@ impl Engine for Slot {
         }
         let start = Instant::now();
         let connection = self.connection.lock().take().ok_or(Error::Closed)?;
-        let begun = unit::begin(&connection, patience);
+        let begun = self.tend_log(&connection).and_then(|()| unit::begin(&connection, patience));
         match begun
             .and_then(|()| self.check_writable(&connection).inspect_err(|_| drop(unit::abort(&connection))))
         {
@@ -258,6 +271,39 @@ mod tests {
         let store = SqliteStore::open(directory.path().join("s.db")).unwrap();
         store.skills().save(&skill("after", 10), Expect::Any).unwrap();
         assert!(Store::verify(&store).unwrap().is_sound());
+    }
+
+    /// The log grew as long as readers overlapped: at no moment was nobody on it, and nobody waited for one.
+    #[test]
+    fn the_log_is_begun_anew_although_somebody_always_reads() {
+        let (_directory, store) = store();
+        let log = &store.writer.queue.engine().log;
+        // A machine that is busy may let a reader sleep for longer than the writer waits.
+        let begun_anew = (0..5).any(|attempt| {
+            store.skills().save(&skill(&format!("large {attempt}"), 9_000_000), Expect::Any).unwrap();
+            assert!(log.pages() > 1000);
+            let (entered, inside) = std::sync::mpsc::channel();
+            let (go, wait) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    store.view(move |_| {
+                        entered.send(()).unwrap();
+                        wait.recv().unwrap();
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                        Ok(())
+                    })
+                });
+                inside.recv().unwrap();
+                // So that nothing but the reader is in the way of the next save.
+                let other = rusqlite::Connection::open(&store.path).unwrap();
+                other.query_one("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+                go.send(()).unwrap();
+                store.skills().save(&skill("small", 10), Expect::Any).unwrap();
+                reader.join().unwrap().unwrap();
+            });
+            log.pages() < 1000
+        });
+        assert!(begun_anew, "{} pages", log.pages());
     }
 
     #[test]
