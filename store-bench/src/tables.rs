@@ -259,6 +259,13 @@ mod tests {
     }
 
     #[test]
+    fn the_document_has_a_place_for_every_table() {
+        let tables = TABLES.iter().map(|table| (table.name, "new\n".to_owned())).collect();
+        let filled = put_into(include_str!("../../PERFORMANCE.md"), &tables).unwrap();
+        assert_eq!(filled.matches("\nnew\n<!-- end -->").count(), TABLES.len());
+    }
+
+    #[test]
     fn numbers_are_readable() {
         assert_eq!(
             ["0.123", "12.3", "123", "1,234,567"],
