@@ -24,6 +24,10 @@ use store_api::{Error, Result};
 
 mod sync;
 
+#[cfg(shuttle)]
+#[doc(hidden)]
+pub use sync::MISSES_WAKE_UPS;
+
 use sync::{Arc, Condvar, Mutex, MutexGuard, lock, now, wait, wait_on, watch};
 
 /// The most operations in one batch: bounds how long the first waits for the last.

@@ -4,6 +4,8 @@
 #[cfg(not(shuttle))]
 pub(crate) use real::*;
 #[cfg(shuttle)]
+pub use tried::MISSES_WAKE_UPS;
+#[cfg(shuttle)]
 pub(crate) use tried::*;
 
 use std::sync::PoisonError;
@@ -50,7 +52,7 @@ mod real {
 #[cfg(shuttle)]
 mod tried {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
     use shuttle::rand::Rng as _;
@@ -66,6 +68,10 @@ mod tried {
         *BEGAN.get_or_init(Instant::now) + Duration::from_micros(PASSED_MICROS.load(Ordering::SeqCst))
     }
 
+    /// The control of the schedules: with it, who waits lets go of the lock before it listens, so that it may miss
+    /// its wake-up.
+    pub static MISSES_WAKE_UPS: AtomicBool = AtomicBool::new(false);
+
     /// Waits until told, or lets others run while a little time passes.
     pub(crate) fn wait<'a, T>(
         told: &Condvar,
@@ -74,10 +80,17 @@ mod tried {
         time: Duration,
     ) -> MutexGuard<'a, T> {
         if time > FOR_EVER {
+            let misses = MISSES_WAKE_UPS.load(Ordering::SeqCst);
+            let guard = if misses { let_go(of, guard) } else { guard };
             return super::wait_on(told, guard);
         }
-        drop(guard);
         PASSED_MICROS.fetch_add(shuttle::rand::thread_rng().gen_range(0..200), Ordering::SeqCst);
+        let_go(of, guard)
+    }
+
+    /// Lets others have the lock for a moment.
+    fn let_go<'a, T>(of: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        drop(guard);
         shuttle::thread::yield_now();
         super::lock(of)
     }

@@ -15,6 +15,7 @@ mod lock;
 mod page;
 mod state;
 mod stream;
+mod sync;
 mod table;
 mod verify;
 

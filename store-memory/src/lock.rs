@@ -1,12 +1,15 @@
 //! The lock around the state: many readers or one writer, each waiting only so long.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use parking_lot::{RwLock, RwLockWriteGuard};
 use store_api::{Error, Result};
+
+use crate::sync::{RwLock, RwLockWriteGuard, number_of_this_thread};
+
+#[cfg(all(test, shuttle))]
+mod schedules;
 
 /// Into how many locks it is divided: enough that few threads share one, few enough that a writer takes them all
 /// in a fraction of a microsecond.
@@ -39,7 +42,7 @@ impl<T> DividedLock<T> {
 
     /// Runs `work` on the value, beside other readers.
     pub(crate) fn read<R>(&self, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
-        let Shard(shard) = &self.shards[shard_of_this_thread()];
+        let Shard(shard) = &self.shards[number_of_this_thread() % SHARDS];
         let value = shard.try_read_for(self.wait).ok_or_else(|| self.busy())?;
         work(value.as_deref().ok_or(Error::Closed)?)
     }
@@ -98,13 +101,4 @@ impl<T> Drop for Alone<'_, T> {
             **shard = Some(Arc::clone(&self.value));
         }
     }
-}
-
-/// Threads take the shards in turn as they come.
-fn shard_of_this_thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-    }
-    MINE.with(|mine| *mine)
 }

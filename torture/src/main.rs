@@ -18,6 +18,7 @@ use report::Line;
 mod campaigns;
 mod place;
 mod report;
+mod tool;
 
 /// Tries to break the engines.
 #[derive(Debug, Parser)]

@@ -5,6 +5,8 @@ use crate::report::Line;
 mod histories;
 mod kill;
 mod model;
+mod mutants;
+mod schedules;
 
 /// What a campaign is asked to do.
 #[derive(Debug, Clone)]
@@ -40,4 +42,5 @@ pub(crate) struct Campaign {
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: &[Campaign] = &[model::CAMPAIGN, histories::CAMPAIGN, kill::CAMPAIGN];
+pub(crate) const ALL: &[Campaign] =
+    &[model::CAMPAIGN, histories::CAMPAIGN, kill::CAMPAIGN, schedules::CAMPAIGN, mutants::CAMPAIGN];
