@@ -168,6 +168,14 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_leaves_the_id_alone() {
+        let edited = skill(None);
+        assert!(check_edit(&edited.id, &edited).is_ok());
+        let other = SkillId::new("other").unwrap();
+        assert_eq!(check_edit(&other, &edited).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
     fn a_save_of_the_same_times_keeps_the_run_state_whatever_the_copy_says() {
         let stored = skill(Some(ran("daily", 10, 5)));
         for copy in [ran("daily", 1, 2), Schedule::new("daily", "UTC", None)] {

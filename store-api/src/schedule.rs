@@ -93,3 +93,66 @@ impl RunState {
         self.next_run_at.is_some_and(|next| next <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LeaseToken, WorkerId, time::from_nanos};
+
+    fn leased() -> Schedule {
+        let lease =
+            Lease { worker: WorkerId::new("w").unwrap(), until: from_nanos(99), token: LeaseToken(1) };
+        let last_run_at = Some(from_nanos(5));
+        Schedule { last_run_at, lease: Some(lease), ..Schedule::new("daily", "UTC", Some(from_nanos(10))) }
+    }
+
+    #[test]
+    fn a_run_state_is_taken_out_and_put_in() {
+        let schedule = leased();
+        let mut other = Schedule::new("daily", "UTC", None);
+        other.set_run_state(schedule.run_state());
+        assert_eq!(other, schedule);
+    }
+
+    #[test]
+    fn what_is_due_is_due_from_its_time_on() {
+        let state = leased().run_state();
+        assert!(state.is_due(from_nanos(10)) && state.is_due(from_nanos(11)) && !state.is_due(from_nanos(9)));
+        assert!(!RunState::default().is_due(from_nanos(10)));
+    }
+
+    #[test]
+    fn marks_move_both_times_and_reschedules_one_and_both_end_the_lease() {
+        let next = Some(from_nanos(20));
+        let marked = RunState { next_run_at: next, last_run_at: Some(from_nanos(11)), lease: None };
+        assert_eq!(RunState::marked(from_nanos(11), next), marked);
+        let rescheduled = RunState { next_run_at: next, last_run_at: Some(from_nanos(5)), lease: None };
+        assert_eq!(leased().run_state().rescheduled(next), rescheduled);
+    }
+
+    #[test]
+    fn schedules_of_the_same_times_have_both_expression_and_zone_in_common() {
+        let schedule = leased();
+        assert!(schedule.same_times(&Schedule::new("daily", "UTC", None)));
+        assert!(!schedule.same_times(&Schedule::new("hourly", "UTC", None)));
+        assert!(!schedule.same_times(&Schedule::new("daily", "", None)));
+    }
+
+    #[test]
+    fn no_time_is_outside_the_range() {
+        let weighed = |schedule: &Schedule| schedule.weigh(&mut Weigh::new());
+        assert!(weighed(&leased()).is_ok());
+        let far = DateTime::<Utc>::MAX_UTC;
+        let mut lease = leased();
+        lease.lease.as_mut().unwrap().until = far;
+        for schedule in [
+            Schedule { next_run_at: Some(far), ..leased() },
+            Schedule { last_run_at: Some(far), ..leased() },
+            Schedule { cron: "a\0".into(), ..leased() },
+            Schedule { time_zone: "a\0".into(), ..leased() },
+            lease,
+        ] {
+            assert!(weighed(&schedule).is_err(), "{schedule:?}");
+        }
+    }
+}

@@ -224,6 +224,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lengths_and_buckets_are_bounded() {
+        let (ns, longest) = (Duration::from_nanos(1), Duration::from_secs(316_224_000));
+        assert_eq!(Window::default().length(), Duration::from_secs(604_800));
+        assert_eq!(Window::rollover(longest).unwrap().length_nanos(), 316_224_000_000_000_000);
+        assert!(Window::rollover(ns).is_ok() && Window::rollover(Duration::ZERO).is_err());
+        assert!(Window::rollover(longest + ns).is_err() && Window::sliding(longest + ns, 1).is_err());
+        let sliding = |buckets| Window::sliding(Duration::from_nanos(2_000), buckets);
+        assert_eq!(sliding(2_000).unwrap().kind(), WindowKind::Sliding { buckets: 2_000 });
+        assert!(sliding(1).is_ok() && sliding(0).is_err() && sliding(2_001).is_err());
+        assert!(sliding(3).is_err(), "no whole nanoseconds");
+    }
+
+    #[test]
+    fn lengths_are_told_in_the_longest_unit_that_fits() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_001, "1001ns"),
+            (2_000, "2us"),
+            (3_000_000, "3ms"),
+            (90_000_000_000, "90s"),
+            (120_000_000_000, "2m"),
+            (7_200_000_000_000, "2h"),
+            (172_800_000_000_000, "2d"),
+        ] {
+            assert_eq!(format_length(Duration::from_nanos(nanos)), text);
+            assert_eq!(parse_length("length", text).unwrap(), Duration::from_nanos(nanos));
+        }
+    }
+
     proptest! {
         #[test]
         fn text_is_canonical(nanos in 1..=MAX_WINDOW.as_nanos() as u64) {

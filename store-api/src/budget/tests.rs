@@ -117,6 +117,95 @@ fn holds_count_until_they_lapse_and_a_settle_charges_once() {
 }
 
 #[test]
+fn keys_of_accounts_and_charges_are_read_back() {
+    let window = sliding(100, 10);
+    let account = Account::new(PrincipalId::new("p").unwrap(), MeterName::new("usd").unwrap(), window);
+    let key = account.key();
+    assert_eq!((key.0.as_str(), key.1.as_str(), key.2.as_str()), ("p", "usd", "sliding:100ns/10"));
+    assert_eq!(Account::from_key(&key).unwrap(), account);
+    let keys = [
+        (ChargeKey::Key(IdempotencyKey::new("r:x").unwrap()), "k:r:x"),
+        (ChargeKey::Reservation(ReservationId::new("k:x").unwrap()), "r:k:x"),
+    ];
+    for (key, text) in keys {
+        assert_eq!((key.as_text().as_str(), ChargeKey::from_text(text).unwrap()), (text, key));
+    }
+    assert!(ChargeKey::from_text("x:x").is_err() && ChargeKey::from_text("k").is_err());
+}
+
+#[test]
+fn a_limit_can_be_used_up_and_not_passed() {
+    let (window, limit) = (rollover(100), amount(10));
+    for (micros, fits) in [(9, true), (10, true), (11, false)] {
+        let charged = Ledger::default().charge(&window, amount(micros), None, Some(limit), from_nanos(0));
+        assert_eq!(charged.is_ok(), fits, "{micros}");
+    }
+}
+
+/// Holds of one account, so many of them, that lapse at 50.
+fn holding(holds: usize) -> (Account, Ledger) {
+    let account =
+        Account::new(PrincipalId::new("p").unwrap(), MeterName::new("usd").unwrap(), rollover(1_000));
+    let mut ledger = Ledger::default();
+    for number in 0..holds {
+        let id = ReservationId::new(format!("h{number:04}")).unwrap();
+        ledger.holds.insert(id, Hold { amount: amount(1), expires_at: from_nanos(50) });
+    }
+    (account, ledger)
+}
+
+#[test]
+fn a_hold_lapses_at_its_end_to_the_nanosecond() {
+    let (account, ledger) = holding(2);
+    let standing = ledger.reservations(&account, from_nanos(49)).unwrap();
+    let expected = |id: &str| Reservation {
+        id: ReservationId::new(id).unwrap(),
+        account: account.clone(),
+        estimate: amount(1),
+        expires_at: from_nanos(50),
+    };
+    assert_eq!(standing, [expected("h0000"), expected("h0001")]);
+    assert_eq!(ledger.reservations(&account, from_nanos(50)).unwrap(), []);
+    // Its id is free again.
+    let again = Reservation { expires_at: from_nanos(60), ..expected("h0000") };
+    assert!(ledger.clone().reserve(&again, amount(10), from_nanos(49)).is_err());
+    assert!(ledger.clone().reserve(&again, amount(10), from_nanos(50)).is_ok());
+}
+
+#[test]
+fn holds_are_bounded_and_lapsed_ones_do_not_count() {
+    let one_more = |held: usize, now: i64| {
+        let (account, mut ledger) = holding(held);
+        let id = ReservationId::new("more").unwrap();
+        let more = Reservation { id, account, estimate: amount(1), expires_at: from_nanos(60) };
+        ledger.reserve(&more, Amount::MAX, from_nanos(now)).map(drop)
+    };
+    assert!(one_more(MAX_HOLDS - 1, 49).is_ok());
+    assert_eq!(one_more(MAX_HOLDS, 49).unwrap_err().kind(), crate::ErrorKind::InvalidInput);
+    assert!(one_more(MAX_HOLDS, 50).is_ok());
+}
+
+#[test]
+fn ledgers_from_outside_are_checked() {
+    let buckets = |positions: &[i64]| Ledger {
+        buckets: positions.iter().map(|at| (*at, amount(1))).collect(),
+        ..Ledger::default()
+    };
+    let three = sliding(30, 3);
+    assert!(buckets(&[0, 10, 20]).validate(&three).is_ok());
+    assert!(buckets(&[0, 10, 20, 30]).validate(&three).is_err(), "too many");
+    assert!(buckets(&[0, 20, 10]).validate(&three).is_err(), "out of order");
+    assert!(buckets(&[0, 10, 10]).validate(&three).is_err(), "one twice");
+    assert!(buckets(&[0]).validate(&rollover(30)).is_ok());
+    assert!(buckets(&[0, 10]).validate(&rollover(30)).is_err(), "a rollover window has one");
+    let mut heavy = buckets(&[0, 10]);
+    heavy.buckets[0].1 = Amount::MAX;
+    assert!(heavy.validate(&three).is_err(), "more than an amount can be");
+    assert!(holding(MAX_HOLDS).1.validate(&three).is_ok());
+    assert!(holding(MAX_HOLDS + 1).1.validate(&three).is_err(), "too many holds");
+}
+
+#[test]
 fn a_sum_that_overflows_is_refused_and_changes_nothing() {
     let (window, mut ledger) = (Window::default(), Ledger::default());
     add(&mut ledger, &window, i64::MAX as u64, 0);
