@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use store_api::{
     Amount, Charge, Checkpoint, Finish, Name, NewEvent, NewRun, NewVersion, PrincipalId, Record, Run, RunId,
     Skill, SkillId, SummaryRow, WorkerId,
@@ -65,6 +66,8 @@ impl Sqlite {
 fn connect(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Or SQLite plans a cached statement anew each time that another value is bound to it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(SETTINGS)?;
     Ok(connection)
 }
