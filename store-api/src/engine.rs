@@ -27,6 +27,15 @@ pub trait Transactional: Send + Sync + 'static {
     /// `Busy`, `Closed`, `Backend`; what `work` gives.
     fn read<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R>;
 
+    /// The same for `work` that makes a single call of one seam. Its view may be as late as the first look that the
+    /// call takes, because nobody can tell the difference: an engine may find that cheaper.
+    ///
+    /// # Errors
+    /// As [`Transactional::read`].
+    fn read_once<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+        self.read(work)
+    }
+
     /// Runs `work` alone among writers, then commits; or undoes all that it did, when it gives an error or panics
     /// or the commit fails.
     ///
@@ -129,7 +138,7 @@ trait Dispatch {
 impl<T: Transactional> Dispatch for T {
     fn read<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R> {
         let _inside = self.identity().enter()?;
-        Transactional::read(self, |tx| call(tx))
+        self.read_once(|tx| call(tx))
     }
 
     fn write<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R> {

@@ -295,12 +295,14 @@ impl AuditStore for Tx<'_> {
     }
 
     fn ancestors(&self, id: &RunId) -> Result<Vec<Arc<Run>>> {
+        self.one_moment()?;
         audit::ancestors(id, |id| Ok(self.find_run(id)?.map(Arc::new)))
     }
 
     fn last_run_of(&self, skills: &[SkillId]) -> Result<Vec<Arc<Run>>> {
         let sql = "SELECT id, sum, doc FROM runs WHERE skill = ?1 ORDER BY started_at DESC, id DESC LIMIT 1";
         let mut found = Vec::new();
+        self.one_moment()?;
         for skill in rules::distinct("skills", skills)? {
             found.extend(self.first(sql, [skill.as_str()], read_run)?.map(Arc::new));
         }

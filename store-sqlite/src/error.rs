@@ -65,6 +65,11 @@ pub(crate) fn waited_since(start: Instant, error: Error) -> Error {
     }
 }
 
+/// A call took a second look without having asked for one moment: a fault of ours, which must not give a mixed answer.
+pub(crate) fn second_moment() -> Error {
+    Error::backend("reading", std::io::Error::other("a second look would see another moment"))
+}
+
 /// The transaction is gone although nobody ended it: SQLite undoes it by itself after some failures.
 pub(crate) fn undone_by_sqlite() -> Error {
     Error::backend(

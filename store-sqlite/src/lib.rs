@@ -45,6 +45,7 @@ mod versions;
 mod writer;
 
 use pool::Pool;
+use tx::Tx;
 use writer::Writer;
 
 /// How long a call waits for others when nobody says.
@@ -156,6 +157,11 @@ impl Transactional for SqliteStore {
 
     fn read<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
         self.readers.take()?.snapshot(|tx| work(tx))
+    }
+
+    fn read_once<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+        let lent = self.readers.take()?;
+        work(&Tx::looking(lent.connection()?, &lent))
     }
 
     fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {

@@ -1,5 +1,6 @@
 //! A transaction: every statement goes through here.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use rusqlite::types::FromSql;
@@ -9,23 +10,49 @@ use store_api::{
 };
 
 use crate::pool::Lent;
-use crate::{error, sums};
+use crate::{error, sums, unit};
 
 /// A transaction or a snapshot on a connection. It is the same type for both: a snapshot's connection cannot write.
 pub(crate) struct Tx<'c> {
     connection: &'c Connection,
     lent: Option<&'c Lent<'c>>,
+    moment: Cell<Moment>,
+}
+
+/// Which moment of the database statements see.
+#[derive(Clone, Copy)]
+enum Moment {
+    /// All of them that of the transaction, which is open.
+    OfTransaction,
+    /// The next one its own: a statement by itself needs no transaction.
+    OfStatement,
+    /// One statement has seen its own, and a second one would see another.
+    Passed,
 }
 
 impl<'c> Tx<'c> {
     /// The write transaction that was begun on `connection`.
     pub(crate) fn writing(connection: &'c Connection) -> Self {
-        Tx { connection, lent: None }
+        Tx { connection, lent: None, moment: Cell::new(Moment::OfTransaction) }
     }
 
     /// The snapshot that was begun on `connection`, which the pool has `lent`.
     pub(crate) fn reading(connection: &'c Connection, lent: &'c Lent<'c>) -> Self {
-        Tx { connection, lent: Some(lent) }
+        Tx { connection, lent: Some(lent), moment: Cell::new(Moment::OfTransaction) }
+    }
+
+    /// For a single call that reads. One that takes more than one look asks for [`Tx::one_moment`] first.
+    pub(crate) fn looking(connection: &'c Connection, lent: &'c Lent<'c>) -> Self {
+        Tx { connection, lent: Some(lent), moment: Cell::new(Moment::OfStatement) }
+    }
+
+    /// Makes all looks from here on see the same moment: that of the first.
+    pub(crate) fn one_moment(&self) -> Result<()> {
+        if let Moment::OfStatement = self.moment.get() {
+            unit::run(self.connection, "BEGIN").map_err(|e| error::sqlite("beginning a snapshot", e))?;
+            self.moment.set(Moment::OfTransaction);
+        }
+        Ok(())
     }
 
     /// Says that this is going to take long, so that nobody waits for its connection.
@@ -40,8 +67,11 @@ impl<'c> Tx<'c> {
     /// SQLite undoes a whole transaction by itself after some failures (disk full, I/O, interrupt); a statement
     /// that came after would commit alone. So each one asks first whether the transaction is still there.
     pub(crate) fn statement(&self, sql: &str) -> Result<CachedStatement<'c>> {
-        if self.connection.is_autocommit() {
-            return Err(error::undone_by_sqlite());
+        match self.moment.get() {
+            Moment::OfTransaction if self.connection.is_autocommit() => return Err(error::undone_by_sqlite()),
+            Moment::OfTransaction => {}
+            Moment::OfStatement => self.moment.set(Moment::Passed),
+            Moment::Passed => return Err(error::second_moment()),
         }
         self.connection.prepare_cached(sql).map_err(|e| error::sqlite("preparing a statement", e))
     }
@@ -170,5 +200,42 @@ impl Seams for Tx<'_> {
     }
     fn checkpoints(&self) -> &dyn CheckpointStore {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store_api::{Expect, Name, PrincipalId, Skill, SkillId};
+
+    use super::*;
+    use crate::SqliteStore;
+
+    fn count(tx: &Tx<'_>) -> Result<Option<i64>> {
+        tx.first("SELECT count(*) FROM definitions", [], |row| column(row, 0))
+    }
+
+    /// A call that reads twice sees one moment or nothing: what is committed between two looks is in neither.
+    #[test]
+    fn two_looks_see_one_moment_or_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(directory.path().join("s.db")).unwrap();
+        let save = |id: &str| {
+            let (id, name) = (SkillId::new(id).unwrap(), Name::new(id).unwrap());
+            store
+                .skills()
+                .save(&Skill::new(id, PrincipalId::new("o").unwrap(), name), Expect::Absent)
+                .unwrap()
+        };
+        let lent = store.readers.take().unwrap();
+        let tx = Tx::looking(lent.connection().unwrap(), &lent);
+        assert_eq!(count(&tx).unwrap(), Some(0));
+        save("a");
+        assert!(count(&tx).unwrap_err().to_string().starts_with("reading"));
+
+        let tx = Tx::looking(lent.connection().unwrap(), &lent);
+        tx.one_moment().unwrap();
+        assert_eq!(count(&tx).unwrap(), Some(1));
+        save("b");
+        assert_eq!(count(&tx).unwrap(), Some(1));
     }
 }
