@@ -1,6 +1,5 @@
 //! Run audit: runs, the lists they are in, and their events.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -63,21 +62,25 @@ fn span_of(list: &Key, filter: &RunFilter, position: Option<&Position>) -> Resul
     Ok(span)
 }
 
+/// Where an entry of a list says that its run stands.
+fn position(entry: &[u8], _: &[u8]) -> Result<Position> {
+    let mut fields = Fields::of(entry);
+    fields.code()?;
+    fields.optional_text()?;
+    let (started_at, id) = (fields.signed()?, fields.text()?);
+    fields.end()?;
+    let id = RunId::new(id).map_err(|e| Error::corrupt(value::place(RUN_LISTS, entry), e.to_string()))?;
+    Ok((started_at, id))
+}
+
 impl Tx<'_> {
     fn find_run(&self, id: &RunId) -> Result<Option<Run>> {
         self.record(RUNS, &key(id))
     }
 
-    /// The run that an entry of a list leads to, and its place there.
-    fn listed_run(&self, entry: &[u8]) -> Result<(Position, Arc<Run>)> {
-        let mut fields = Fields::of(entry);
-        fields.code()?;
-        fields.optional_text()?;
-        let (started_at, id) = (fields.signed()?, fields.text()?);
-        fields.end()?;
-        let id = RunId::new(id).map_err(|e| Error::corrupt(value::place(RUN_LISTS, entry), e.to_string()))?;
-        let run = self.find_run(&id)?.ok_or_else(|| missing(RUNS, &key(&id)))?;
-        Ok(((started_at, id), Arc::new(run)))
+    /// A run that an entry of a list leads to.
+    fn listed_run(&self, id: &RunId) -> Result<Run> {
+        self.find_run(id)?.ok_or_else(|| missing(RUNS, &key(id)))
     }
 
     /// Up to `limit` runs of a list, those that `keep` keeps.
@@ -88,9 +91,9 @@ impl Tx<'_> {
         limit: usize,
         keep: impl Fn(&Run) -> bool,
     ) -> Result<Vec<(Position, Arc<Run>)>> {
-        self.take(RUN_LISTS, span, order, limit, |entry, _| {
-            let (position, run) = self.listed_run(entry)?;
-            Ok(keep(&run).then_some((position, run)))
+        self.pick(RUN_LISTS, span, order, limit, position, |position| {
+            let run = self.listed_run(&position.1)?;
+            Ok(keep(&run).then(|| (position, Arc::new(run))))
         })
     }
 
@@ -111,9 +114,10 @@ impl Tx<'_> {
         self.reindex(&index::of_run(run)?, &[])?;
         self.delete(RUNS, &key(&run.id))?;
         let mut events = 0;
-        self.every(EVENTS, Span::under(&key(&run.id)), |event, _| {
+        let read = |event: &[u8], _: &[u8]| Ok(event.to_vec());
+        self.every(EVENTS, Span::under(&key(&run.id)), read, |event| {
             events += 1;
-            self.delete(EVENTS, event).map(drop)
+            self.delete(EVENTS, &event).map(drop)
         })?;
         Ok(events)
     }
@@ -123,7 +127,7 @@ impl Tx<'_> {
         let seq = self.take(EVENTS, Span::under(&key(run)), Order::Backwards, 1, |event, _| {
             let mut fields = Fields::of(event);
             fields.text()?;
-            fields.unsigned().map(Some)
+            fields.unsigned()
         })?;
         Ok(seq.first().copied().unwrap_or_default())
     }
@@ -176,7 +180,7 @@ impl AuditStore for Tx<'_> {
         }
         let found = self.take(EVENTS, span, Order::Forwards, page.limit() + 1, |key, body| {
             let event: Event = decode(EVENTS, key, body)?;
-            Ok(Some((event.seq, Arc::new(event))))
+            Ok((event.seq, Arc::new(event)))
         })?;
         Page::cut(List::Events, page, found)
     }
@@ -214,8 +218,8 @@ impl AuditStore for Tx<'_> {
         page.position::<Option<String>>(List::Summary)?;
         filter.validate()?;
         let mut summing = Summing::new(filter, group_by);
-        self.every(RUN_LISTS, span_of(&list_of(filter), filter, None)?, |entry, _| {
-            summing.add(&self.listed_run(entry)?.1);
+        self.every(RUN_LISTS, span_of(&list_of(filter), filter, None)?, position, |(_, id)| {
+            summing.add(&self.listed_run(&id)?);
             Ok(())
         })?;
         summing.page(page)
@@ -240,18 +244,19 @@ impl AuditStore for Tx<'_> {
         time::nanos("before", before)?;
         let needed = audit::needed(self.running()?, |id| self.run(id))?;
         let mut report = PurgeReport::default();
-        self.each(RUNS, Span::all(), Order::Forwards, usize::MAX, |key, body| {
+        let read = |key: &[u8], body: &[u8]| {
             let run: Run = decode(RUNS, key, body)?;
-            if !audit::is_purgeable(&run, before) {
-                return Ok(ControlFlow::Continue(()));
-            }
+            Ok(audit::is_purgeable(&run, before).then_some(run))
+        };
+        self.every(RUNS, Span::all(), read, |purgeable| {
+            let Some(run) = purgeable else { return Ok(()) };
             if needed.contains(&run.id) {
                 report.kept += 1;
-                return Ok(ControlFlow::Continue(()));
+                return Ok(());
             }
             report.runs += 1;
             report.events += if dry_run { self.last_event(&run.id)? } else { self.delete_run(&run)? };
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         })?;
         Ok(report)
     }

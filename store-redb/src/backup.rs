@@ -10,7 +10,7 @@ use crate::error::Edge;
 use crate::kv::{Kv, Writing};
 use crate::open;
 use crate::tables::{self, Table};
-use crate::tx::Tx;
+use crate::tx::{Entry, Tx};
 
 /// How many entries are copied before the copy is committed: what bounds the memory that it takes.
 const BATCH: usize = 10_000;
@@ -26,7 +26,7 @@ pub(crate) fn copy(from: &Tx<'_>, to: &Path) -> Result<()> {
     writing.commit()?;
     let mut batch = Batch { begin: || open::begin(&edge, &database), writing: None, entries: 0 };
     for table in tables::ALL {
-        from.raw(table, |key, stored| batch.put(table, key, stored))?;
+        from.raw(table, |entries| batch.put(table, entries))?;
     }
     batch.commit()?;
     edge.call("closing the copy", || database.close())?;
@@ -37,21 +37,25 @@ pub(crate) fn copy(from: &Tx<'_>, to: &Path) -> Result<()> {
 struct Batch<F> {
     begin: F,
     writing: Option<Writing>,
+    /// How many entries were written since the last commit.
     entries: usize,
 }
 
 impl<F: Fn() -> Result<Writing>> Batch<F> {
-    fn put(&mut self, table: Table, key: &[u8], stored: &[u8]) -> Result<()> {
+    fn put(&mut self, table: Table, entries: &[Entry]) -> Result<()> {
         let writing = match self.writing.take() {
             Some(writing) => writing,
             None => (self.begin)()?,
         };
-        self.writing.insert(writing).put(table, key, stored)?;
-        self.entries += 1;
-        if self.entries.is_multiple_of(BATCH) { self.commit() } else { Ok(()) }
+        self.writing.insert(writing).operate(|operation| {
+            entries.iter().try_for_each(|(key, stored)| operation.put(table, key, stored))
+        })?;
+        self.entries += entries.len();
+        if self.entries >= BATCH { self.commit() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> Result<()> {
+        self.entries = 0;
         self.writing.take().map_or(Ok(()), Writing::commit)
     }
 }

@@ -48,12 +48,15 @@ impl Ledgers for Tx<'_> {
     fn forget_charges(&self, account: &AccountKey, until: i64) -> Result<()> {
         let account = keys::account(account);
         let span = Span::under(&account).through(&account.clone().signed(until));
-        self.every(CHARGE_EXPIRIES, span, |entry, _| {
+        let read = |entry: &[u8], _: &[u8]| {
             let mut fields = Fields::of(entry);
             let (account, _) = account_of(CHARGE_EXPIRIES, entry, &mut fields)?;
             fields.signed()?;
-            self.delete(CHARGES, &charge_key(&account, &fields.text()?))?;
-            self.delete(CHARGE_EXPIRIES, entry).map(drop)
+            Ok((entry.to_vec(), charge_key(&account, &fields.text()?)))
+        };
+        self.every(CHARGE_EXPIRIES, span, read, |(entry, charge)| {
+            self.delete(CHARGES, &charge)?;
+            self.delete(CHARGE_EXPIRIES, &entry).map(drop)
         })
     }
 }
@@ -101,7 +104,7 @@ impl BudgetStore for Tx<'_> {
             let (parts, account) = account_of(ACCOUNTS, key, &mut Fields::of(key))?;
             let ledger: Ledger = decode(ACCOUNTS, key, body)?;
             let usage = ledger.usage(&account.meter.window, now)?;
-            Ok(Some((parts, AccountUsage { account, usage })))
+            Ok((parts, AccountUsage { account, usage }))
         })?;
         Page::cut(List::Accounts, page, found)
     }

@@ -77,8 +77,7 @@ impl Tx<'_> {
 
     /// The id that an index entry leads to.
     fn lookup<D: Definition>(&self, table: Table, key: &[u8]) -> Result<Option<D::Id>> {
-        let Some(body) = self.body(table, key)? else { return Ok(None) };
-        stored_id(table, key, value::text(table, key, &body)?.to_owned()).map(Some)
+        self.read(table, key, |body| stored_id(table, key, value::text(table, key, body)?.to_owned()))
     }
 
     pub(crate) fn last_seq<D: Definition>(&self, id: &D::Id) -> Result<Option<u64>> {
@@ -190,13 +189,16 @@ impl Tx<'_> {
         if let Some(id) = position {
             span = span.after(&facet.clone().text(id.as_ref()));
         }
-        self.take(FACETS, span, Order::Forwards, limit, |key, _| {
+        let read = |key: &[u8], _: &[u8]| -> Result<D::Id> {
             let mut fields = Fields::of(key);
             keys::kind(&mut fields)?;
             fields.code()?;
             fields.text()?;
-            let id: D::Id = stored_id(FACETS, key, fields.text()?)?;
+            let id = stored_id(FACETS, key, fields.text()?)?;
             fields.end()?;
+            Ok(id)
+        };
+        self.pick(FACETS, span, Order::Forwards, limit, read, |id| {
             let found = self.led_to::<D>(&id)?;
             Ok(matches(&found.doc).then(|| (id, found.stored())))
         })
@@ -222,8 +224,9 @@ impl Tx<'_> {
         if let Some(id) = position {
             span = span.after(&key::<D>(id));
         }
-        self.take(DEFINITIONS, span, Order::Forwards, limit, |key, body| {
-            let found = self.assemble::<D>(key, decode(DEFINITIONS, key, body)?)?;
+        let read = |key: &[u8], body: &[u8]| Ok((key.to_vec(), decode(DEFINITIONS, key, body)?));
+        self.pick(DEFINITIONS, span, Order::Forwards, limit, read, |(key, row)| {
+            let found = self.assemble::<D>(&key, row)?;
             Ok(matches(&found.doc).then(|| (found.doc.id().clone(), found.stored())))
         })
     }
@@ -242,16 +245,19 @@ impl Tx<'_> {
         if let Some((at, id)) = &position {
             span = span.after(&keys::due(D::KIND, *at, id.as_ref()));
         }
-        self.take(DUE, span, Order::Forwards, limit, |key, _| {
+        let read = |key: &[u8], _: &[u8]| -> Result<DuePlace<D>> {
             let mut fields = Fields::of(key);
             keys::kind(&mut fields)?;
-            let at = fields.signed()?;
-            let id: D::Id = stored_id(DUE, key, fields.text()?)?;
+            let place = (fields.signed()?, stored_id(DUE, key, fields.text()?)?);
             fields.end()?;
+            Ok(place)
+        };
+        self.pick(DUE, span, Order::Forwards, limit, read, |(at, id)| {
             let found = self.led_to::<D>(&id)?;
             let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             if state.next_run_at != Some(time::from_nanos(at)) {
-                return Err(Error::corrupt(value::place(DUE, key), "is due at another time"));
+                let place = value::place(DUE, &keys::due(D::KIND, at, id.as_ref()));
+                return Err(Error::corrupt(place, "is due at another time"));
             }
             Ok(keep(&state).then_some(((at, id), found)))
         })

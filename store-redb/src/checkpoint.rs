@@ -73,12 +73,12 @@ impl Tx<'_> {
         limit: usize,
         keep: impl Fn(&Head) -> bool,
     ) -> Result<Vec<(Head, Arc<Checkpoint>)>> {
-        self.take(CHECKPOINT_HEADS, span, Order::Forwards, limit, |key, body| {
+        let read = |key: &[u8], body: &[u8]| {
             let head: Head = decode(CHECKPOINT_HEADS, key, body)?;
-            if !keep(&head) {
-                return Ok(None);
-            }
-            Ok(Some((head, Arc::new(self.expected(CHECKPOINTS, key)?))))
+            Ok(keep(&head).then(|| (key.to_vec(), head)))
+        };
+        self.pick(CHECKPOINT_HEADS, span, Order::Forwards, limit, read, |kept| {
+            kept.map(|(key, head)| Ok((head, Arc::new(self.expected(CHECKPOINTS, &key)?)))).transpose()
         })
     }
 }

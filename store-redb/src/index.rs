@@ -2,7 +2,7 @@
 //! difference between what this says before and after; `verify` compares it with what is there.
 
 use store_api::budget::{AccountKey, Charged};
-use store_api::{Definition, Kind, Result, Run, RunState, Version, time};
+use store_api::{Definition, Kind, Result, Run, RunState, VersionId, time};
 
 use crate::keys::{self, Facet, Key, RunList};
 use crate::tables::{CHARGE_EXPIRIES, DUE, FACETS, NAMES, RUN_LISTS, Table, VERSION_IDS, WEBHOOKS};
@@ -54,9 +54,8 @@ pub(crate) fn of_run_state(kind: Kind, id: &str, state: &RunState) -> Result<Vec
 }
 
 /// The entry of a version: from its id to its place.
-pub(crate) fn of_version<D: Definition>(version: &Version<D>) -> Vec<IndexEntry> {
-    let place = keys::version(D::KIND, version.snapshot.id().as_ref(), version.seq);
-    vec![IndexEntry { table: VERSION_IDS, key: Key::new().text(version.id.as_str()), body: place.to_vec() }]
+pub(crate) fn of_version(id: &VersionId, place: &Key) -> Vec<IndexEntry> {
+    vec![IndexEntry { table: VERSION_IDS, key: Key::new().text(id.as_str()), body: place.to_vec() }]
 }
 
 /// The entry of a charge.

@@ -1,22 +1,19 @@
-//! The four verbs that everything else is written on, over a read and over a write transaction of redb.
+//! The four verbs that everything else is written on, over a snapshot and over one operation of a write transaction.
 //!
-//! No table is held across two calls: a table that is open for writing cannot be opened again.
+//! Values are shown where they lie in redb's pages, and a table is opened once for all the calls on it. What is shown
+//! a value calls no verb.
 
 use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use redb::{AccessGuard, ReadTransaction, ReadableTable, StorageError, WriteTransaction};
+use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableTable, StorageError, WriteTransaction};
 use store_api::{Error, Result};
 
 use crate::error::Edge;
 use crate::keys::Span;
 use crate::tables::Table;
-
-/// How many bytes of keys and values one scan reads before it stops: what keeps long walks in bounded memory.
-const SCAN_BYTES: usize = 1 << 20;
-
-/// One entry of a table: key and value.
-pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
 /// Which way a scan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +22,18 @@ pub(crate) enum Order {
     Backwards,
 }
 
-/// What a transaction can do with a table.
-pub(crate) trait Kv {
-    /// The value of a key.
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
+/// Is shown a value.
+pub(crate) type SeeValue<'s> = &'s mut dyn FnMut(&[u8]);
+/// Is shown a key and its value, and says whether to go on.
+pub(crate) type SeeEntry<'s> = &'s mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
-    /// The first entries of a span, in order: at most `limit`, fewer when they are large, none only at its end.
-    fn scan(&self, table: Table, span: &Span, order: Order, limit: usize) -> Result<Vec<Entry>>;
+/// What can be done with a table.
+pub(crate) trait Kv {
+    /// Shows the value of a key, if it is there.
+    fn get(&self, table: Table, key: &[u8], see: SeeValue<'_>) -> Result<()>;
+
+    /// Shows the entries of a span, in order, until `see` breaks off.
+    fn scan(&self, table: Table, span: &Span, order: Order, see: SeeEntry<'_>) -> Result<()>;
 
     /// Stores a value.
     fn put(&self, table: Table, key: &[u8], value: &[u8]) -> Result<()>;
@@ -40,10 +42,67 @@ pub(crate) trait Kv {
     fn delete(&self, table: Table, key: &[u8]) -> Result<bool>;
 }
 
+type Fallible<T> = std::result::Result<T, redb::Error>;
+type Bytes = &'static [u8];
+
+/// Tables that were opened, each once.
+type Opened<T> = RefCell<Vec<(Table, T)>>;
+
+fn opened<T>(
+    tables: &mut Vec<(Table, T)>,
+    table: Table,
+    open: impl FnOnce() -> std::result::Result<T, redb::TableError>,
+) -> Fallible<&mut T> {
+    let at = match tables.iter().position(|(opened, _)| *opened == table) {
+        Some(at) => at,
+        None => {
+            tables.push((table, open()?));
+            tables.len() - 1
+        }
+    };
+    Ok(&mut tables[at].1)
+}
+
 /// A snapshot.
 pub(crate) struct Reading<'e> {
-    pub(crate) tx: ReadTransaction,
-    pub(crate) edge: &'e Edge,
+    tx: ReadTransaction,
+    edge: &'e Edge,
+    tables: Opened<ReadOnlyTable<Bytes, Bytes>>,
+}
+
+impl<'e> Reading<'e> {
+    pub(crate) fn new(tx: ReadTransaction, edge: &'e Edge) -> Self {
+        Reading { tx, edge, tables: RefCell::default() }
+    }
+
+    fn on<T>(
+        &self,
+        table: Table,
+        read: impl FnOnce(&ReadOnlyTable<Bytes, Bytes>) -> Fallible<T>,
+    ) -> Result<T> {
+        self.edge.call("reading", || {
+            let mut tables = self.tables.borrow_mut();
+            read(opened(&mut tables, table, || self.tx.open_table(table.definition()))?)
+        })
+    }
+}
+
+impl Kv for Reading<'_> {
+    fn get(&self, table: Table, key: &[u8], see: SeeValue<'_>) -> Result<()> {
+        self.on(table, |open| get(open, key, see))
+    }
+
+    fn scan(&self, table: Table, span: &Span, order: Order, see: SeeEntry<'_>) -> Result<()> {
+        self.on(table, |open| scan(open, span, order, see))
+    }
+
+    fn put(&self, _: Table, _: &[u8], _: &[u8]) -> Result<()> {
+        Err(Error::ReadOnly)
+    }
+
+    fn delete(&self, _: Table, _: &[u8]) -> Result<bool> {
+        Err(Error::ReadOnly)
+    }
 }
 
 /// A write transaction. It moves from writer to writer.
@@ -63,63 +122,24 @@ struct Change {
     before: Option<Vec<u8>>,
 }
 
-impl Kv for Reading<'_> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.edge.call("reading", || get(&self.tx.open_table(table.definition())?, key))
-    }
-
-    fn scan(&self, table: Table, span: &Span, order: Order, limit: usize) -> Result<Vec<Entry>> {
-        self.edge.call("reading", || scan(&self.tx.open_table(table.definition())?, span, order, limit))
-    }
-
-    fn put(&self, _: Table, _: &[u8], _: &[u8]) -> Result<()> {
-        Err(Error::ReadOnly)
-    }
-
-    fn delete(&self, _: Table, _: &[u8]) -> Result<bool> {
-        Err(Error::ReadOnly)
-    }
-}
-
-impl Kv for Writing {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.edge.call("reading", || get(&self.tx.open_table(table.definition())?, key))
-    }
-
-    fn scan(&self, table: Table, span: &Span, order: Order, limit: usize) -> Result<Vec<Entry>> {
-        self.edge.call("reading", || scan(&self.tx.open_table(table.definition())?, span, order, limit))
-    }
-
-    fn put(&self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.set(table, key, Some(value)).map(drop)
-    }
-
-    fn delete(&self, table: Table, key: &[u8]) -> Result<bool> {
-        self.set(table, key, None)
-    }
-}
-
 impl Writing {
     pub(crate) fn new(tx: WriteTransaction, edge: Arc<Edge>) -> Self {
         Writing { tx, edge, changed: Cell::new(false), log: RefCell::new(None) }
     }
 
-    /// Stores a value, or removes what is there; says whether something was.
-    fn set(&self, table: Table, key: &[u8], value: Option<&[u8]>) -> Result<bool> {
-        self.changed.set(true);
-        self.edge.call("writing", || -> Fallible<bool> {
-            let mut open = self.tx.open_table(table.definition())?;
-            let before = match value {
-                Some(value) => open.insert(key, value)?,
-                None => open.remove(key)?,
-            };
-            let was_there = before.is_some();
-            if let Some(log) = &mut *self.log.borrow_mut() {
-                let before = before.map(|before| before.value().to_vec());
-                log.push(Change { table, key: key.to_vec(), before });
-            }
-            Ok(was_there)
-        })
+    /// Runs an operation. A panic of its work is held until redb has closed the tables, because redb panicking in its
+    /// turn would end the process.
+    pub(crate) fn operate<R>(&self, work: impl FnOnce(&Operation<'_>) -> Result<R>) -> Result<R> {
+        let operation = Operation { writing: self, tables: RefCell::default() };
+        let done = catch_unwind(AssertUnwindSafe(|| work(&operation)));
+        let closed = self.edge.call("closing tables", || {
+            drop(operation);
+            Fallible::Ok(())
+        });
+        match done {
+            Ok(result) => closed.and(result),
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// Marks the point to which the next operation can be undone.
@@ -138,10 +158,11 @@ impl Writing {
     /// The transaction is lost: what is in it now is neither with the operation nor without.
     pub(crate) fn undo(&self) -> Result<()> {
         self.edge.check_writable()?;
-        for Change { table, key, before } in self.log.take().into_iter().flatten().rev() {
-            self.set(table, &key, before.as_deref())?;
-        }
-        Ok(())
+        let changes = self.log.take().unwrap_or_default();
+        self.operate(|operation| {
+            let undo = |Change { table, key, before }: Change| operation.set(table, &key, before.as_deref());
+            changes.into_iter().rev().try_for_each(|change| undo(change).map(drop))
+        })
     }
 
     /// Creates a table, unless it is there.
@@ -165,44 +186,97 @@ impl Writing {
     }
 }
 
-type Fallible<T> = std::result::Result<T, redb::Error>;
-
-/// A table of either kind of transaction.
-trait Readable: ReadableTable<&'static [u8], &'static [u8]> {}
-impl<T: ReadableTable<&'static [u8], &'static [u8]>> Readable for T {}
-
-fn get(table: &impl Readable, key: &[u8]) -> Fallible<Option<Vec<u8>>> {
-    Ok(table.get(key)?.map(|value| value.value().to_vec()))
+/// One operation in a write transaction, with the tables that it has opened.
+pub(crate) struct Operation<'w> {
+    writing: &'w Writing,
+    tables: Opened<redb::Table<'w, Bytes, Bytes>>,
 }
 
-fn scan(table: &impl Readable, span: &Span, order: Order, limit: usize) -> Fallible<Vec<Entry>> {
+impl<'w> Operation<'w> {
+    fn on<T>(
+        &self,
+        doing: &'static str,
+        table: Table,
+        call: impl FnOnce(&mut redb::Table<'w, Bytes, Bytes>) -> Fallible<T>,
+    ) -> Result<T> {
+        self.writing.edge.call(doing, || {
+            let mut tables = self.tables.borrow_mut();
+            call(opened(&mut tables, table, || self.writing.tx.open_table(table.definition()))?)
+        })
+    }
+
+    /// Stores a value, or removes what is there; says whether something was.
+    fn set(&self, table: Table, key: &[u8], value: Option<&[u8]>) -> Result<bool> {
+        self.writing.changed.set(true);
+        self.on("writing", table, |open| {
+            let before = match value {
+                Some(value) => open.insert(key, value)?,
+                None => open.remove(key)?,
+            };
+            let was_there = before.is_some();
+            if let Some(log) = &mut *self.writing.log.borrow_mut() {
+                let before = before.map(|before| before.value().to_vec());
+                log.push(Change { table, key: key.to_vec(), before });
+            }
+            Ok(was_there)
+        })
+    }
+}
+
+impl Kv for Operation<'_> {
+    fn get(&self, table: Table, key: &[u8], see: SeeValue<'_>) -> Result<()> {
+        self.on("reading", table, |open| get(open, key, see))
+    }
+
+    fn scan(&self, table: Table, span: &Span, order: Order, see: SeeEntry<'_>) -> Result<()> {
+        self.on("reading", table, |open| scan(open, span, order, see))
+    }
+
+    fn put(&self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
+        self.set(table, key, Some(value)).map(drop)
+    }
+
+    fn delete(&self, table: Table, key: &[u8]) -> Result<bool> {
+        self.set(table, key, None)
+    }
+}
+
+fn get(table: &impl ReadableTable<Bytes, Bytes>, key: &[u8], see: SeeValue<'_>) -> Fallible<()> {
+    if let Some(value) = table.get(key)? {
+        see(value.value());
+    }
+    Ok(())
+}
+
+fn scan(
+    table: &impl ReadableTable<Bytes, Bytes>,
+    span: &Span,
+    order: Order,
+    see: SeeEntry<'_>,
+) -> Fallible<()> {
     if span.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let range = table.range::<&[u8]>(span.bounds())?;
     match order {
-        Order::Forwards => collect(range, limit),
-        Order::Backwards => collect(range.rev(), limit),
+        Order::Forwards => show(range, see),
+        Order::Backwards => show(range.rev(), see),
     }
 }
 
-type Guard<'t> = AccessGuard<'t, &'static [u8]>;
+type Guard<'t> = AccessGuard<'t, Bytes>;
 
-fn collect<'t>(
+fn show<'t>(
     range: impl Iterator<Item = std::result::Result<(Guard<'t>, Guard<'t>), StorageError>>,
-    limit: usize,
-) -> Fallible<Vec<Entry>> {
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    for entry in range.take(limit) {
+    see: SeeEntry<'_>,
+) -> Fallible<()> {
+    for entry in range {
         let (key, value) = entry?;
-        let (key, value) = (key.value().to_vec(), value.value().to_vec());
-        bytes += key.len() + value.len();
-        found.push((key, value));
-        if bytes >= SCAN_BYTES {
+        if see(key.value(), value.value()).is_break() {
             break;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -225,11 +299,18 @@ mod tests {
     }
 
     fn contents(writing: &Writing) -> BTreeMap<(bool, Vec<u8>), Vec<u8>> {
-        let of = |first| {
-            let entries = writing.scan(table(first), &Span::all(), Order::Forwards, usize::MAX).unwrap();
-            entries.into_iter().map(move |(key, value)| ((first, key), value))
-        };
-        of(true).chain(of(false)).collect()
+        let mut contents = BTreeMap::new();
+        for first in [true, false] {
+            let mut see = |key: &[u8], value: &[u8]| {
+                contents.insert((first, key.to_vec()), value.to_vec());
+                ControlFlow::Continue(())
+            };
+            let scan = |operation: &Operation<'_>| {
+                operation.scan(table(first), &Span::all(), Order::Forwards, &mut see)
+            };
+            writing.operate(scan).unwrap();
+        }
+        contents
     }
 
     proptest! {
@@ -249,19 +330,19 @@ mod tests {
             for (steps, keep) in operations {
                 let mut after = kept.clone();
                 writing.mark();
-                for (first, key, value) in steps {
-                    let (table, key) = (table(first), [key % 8]);
-                    match value {
-                        Some(value) => {
-                            writing.put(table, &key, &value).unwrap();
-                            after.insert((first, key.to_vec()), value);
-                        }
-                        None => {
-                            let was_there = after.remove(&(first, key.to_vec())).is_some();
-                            prop_assert_eq!(writing.delete(table, &key).unwrap(), was_there);
-                        }
+                let work = |operation: &Operation<'_>| {
+                    for (first, key, value) in steps {
+                        let key = [key % 8];
+                        let was_there = operation.set(table(first), &key, value.as_deref())?;
+                        let before = match value {
+                            Some(value) => after.insert((first, key.to_vec()), value),
+                            None => after.remove(&(first, key.to_vec())),
+                        };
+                        assert_eq!(was_there, before.is_some());
                     }
-                }
+                    Ok(())
+                };
+                writing.operate(work).unwrap();
                 prop_assert_eq!(&contents(&writing), &after);
                 if keep {
                     writing.keep();

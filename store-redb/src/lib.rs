@@ -178,8 +178,10 @@ impl Transactional for RedbStore {
     }
 
     fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
-        self.queue
-            .write(|writing| work(&Tx::on(writing)).map_err(|error| self.queue.engine().in_doubt(error)))
+        self.queue.write(|writing| {
+            let done = writing.operate(|operation| work(&Tx::on(operation)));
+            done.map_err(|error| self.queue.engine().in_doubt(error))
+        })
     }
 
     fn info(&self) -> EngineInfo {

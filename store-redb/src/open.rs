@@ -210,7 +210,7 @@ pub(crate) fn check_mark(
         )) => return Err(foreign()),
         Err(fault) => return Err(fault.into_error("reading")),
     }
-    let mark: Option<Mark> = Tx::on(&Reading { tx, edge }).record(META, &mark_key())?;
+    let mark: Option<Mark> = Tx::on(&Reading::new(tx, edge)).record(META, &mark_key())?;
     match mark {
         Some(mark) if mark.application != APPLICATION => Err(foreign()),
         Some(mark) if mark.schema > SCHEMA => {
@@ -227,9 +227,11 @@ fn initialise<B: StorageBackend>(staged: &Staged, over: impl Fn(&Path, FileBacke
     let database = new_database(&edge, staged, over)?;
     let writing = begin(&edge, &database)?;
     create_tables(&writing)?;
-    let tx = Tx::on(&writing);
-    tx.put_record(META, &mark_key(), &Mark { application: APPLICATION.to_owned(), schema: SCHEMA })?;
-    tx.set_counter(0)?;
+    writing.operate(|operation| {
+        let tx = Tx::on(operation);
+        tx.put_record(META, &mark_key(), &Mark { application: APPLICATION.to_owned(), schema: SCHEMA })?;
+        tx.set_counter(0)
+    })?;
     writing.commit()?;
     edge.call("closing", || database.close())
 }

@@ -62,7 +62,7 @@ fn verify(copy: &Path) -> Result<()> {
     check_mark(&edge, copy, || database.begin_read())?;
     let tx = edge.call("reading the copy", || database.begin_read())?;
     let mut found = Verification::default();
-    check_records(&Tx::on(&Reading { tx, edge: &edge }), &mut found)?;
+    check_records(&Tx::on(&Reading::new(tx, &edge)), &mut found)?;
     edge.call("closing the copy", || database.close())?;
     found.require_sound("database that a failed flush left")
 }

@@ -1,5 +1,6 @@
 //! The record stream: everything that the store holds, out and in, a chunk of entries in memory at a time.
 
+use serde::de::DeserializeOwned;
 use store_api::budget::{ChargeKey, Charged, Ledgers};
 use store_api::{
     AccountRecord, Agent, ChargeRecord, Checkpoint, CheckpointRecord, Counter, Definition, DefinitionRecord,
@@ -11,7 +12,7 @@ use crate::catalog::Found;
 use crate::checkpoint::Head;
 use crate::keys::{self, Fields, Span};
 use crate::tables::{
-    ACCOUNTS, CHARGES, CHECKPOINT_HEADS, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, VERSIONS,
+    ACCOUNTS, CHARGES, CHECKPOINT_HEADS, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, Table, VERSIONS,
 };
 use crate::tx::{Tx, decode};
 use crate::value;
@@ -24,44 +25,51 @@ pub(crate) fn charge_key(key: &[u8], fields: &mut Fields<'_>) -> Result<ChargeKe
         .map_err(|e| Error::corrupt(value::place(CHARGES, key), e.to_string()))
 }
 
+/// Reads a record and keeps its key.
+fn keyed<T: DeserializeOwned>(table: Table) -> impl Fn(&[u8], &[u8]) -> Result<(Vec<u8>, T)> {
+    move |key, body| Ok((key.to_vec(), decode(table, key, body)?))
+}
+
 impl Tx<'_> {
     fn export_definitions<D: Definition>(&self, sink: &mut Sink<'_>) -> Result<()> {
-        self.every(DEFINITIONS, Span::under(&keys::of_kind(D::KIND)), |key, body| {
-            let Found { doc, revision } = self.assemble::<D>(key, decode(DEFINITIONS, key, body)?)?;
-            let last_seq = self.expected(LAST_SEQS, key)?;
+        let span = Span::under(&keys::of_kind(D::KIND));
+        self.every(DEFINITIONS, span, keyed(DEFINITIONS), |(key, row)| {
+            let Found { doc, revision } = self.assemble::<D>(&key, row)?;
+            let last_seq = self.expected(LAST_SEQS, &key)?;
             sink(D::record(DefinitionRecord { doc: doc.into(), revision, last_seq }))?;
-            self.every(VERSIONS, Span::under(key), |key, body| {
-                sink(D::version_record(decode(VERSIONS, key, body)?))
-            })
+            let read = |key: &[u8], body: &[u8]| decode(VERSIONS, key, body);
+            self.every(VERSIONS, Span::under(&key), read, |version| sink(D::version_record(version)))
         })
     }
 
     fn export_accounts(&self, sink: &mut Sink<'_>) -> Result<()> {
-        self.every(ACCOUNTS, Span::all(), |key, body| {
-            let (_, account) = account_of(ACCOUNTS, key, &mut Fields::of(key))?;
-            let ledger = decode(ACCOUNTS, key, body)?;
+        self.every(ACCOUNTS, Span::all(), keyed(ACCOUNTS), |(key, ledger)| {
+            let (_, account) = account_of(ACCOUNTS, &key, &mut Fields::of(&key))?;
             sink(Record::Account(AccountRecord { account: account.clone(), ledger }))?;
-            self.every(CHARGES, Span::under(key), |key, body| {
+            let read = |key: &[u8], body: &[u8]| {
                 let mut fields = Fields::of(key);
                 account_of(CHARGES, key, &mut fields)?;
                 let charged: Charged = decode(CHARGES, key, body)?;
-                let key = charge_key(key, &mut fields)?;
+                Ok((charge_key(key, &mut fields)?, charged))
+            };
+            self.every(CHARGES, Span::under(&key), read, |(key, charged)| {
                 sink(Record::Charge(ChargeRecord { account: account.clone(), key, charged }))
             })
         })
     }
 
     fn export_runs(&self, sink: &mut Sink<'_>) -> Result<()> {
-        self.every(RUNS, Span::all(), |key, body| {
-            sink(Record::Run(decode(RUNS, key, body)?))?;
-            self.every(EVENTS, Span::under(key), |key, body| sink(Record::Event(decode(EVENTS, key, body)?)))
+        self.every(RUNS, Span::all(), keyed(RUNS), |(key, run)| {
+            sink(Record::Run(run))?;
+            let read = |key: &[u8], body: &[u8]| decode(EVENTS, key, body);
+            self.every(EVENTS, Span::under(&key), read, |event| sink(Record::Event(event)))
         })
     }
 
     fn export_checkpoints(&self, sink: &mut Sink<'_>) -> Result<()> {
-        self.every(CHECKPOINTS, Span::all(), |key, body| {
-            let checkpoint: Checkpoint = decode(CHECKPOINTS, key, body)?;
-            let Head { lease, .. } = self.expected(CHECKPOINT_HEADS, key)?;
+        self.every(CHECKPOINTS, Span::all(), keyed(CHECKPOINTS), |(key, checkpoint)| {
+            let checkpoint: Checkpoint = checkpoint;
+            let Head { lease, .. } = self.expected(CHECKPOINT_HEADS, &key)?;
             sink(Record::Checkpoint(CheckpointRecord { checkpoint: checkpoint.into(), lease }))
         })
     }

@@ -11,12 +11,24 @@ use store_api::{
 
 use crate::index::IndexEntry;
 use crate::keys::{Key, Span};
-use crate::kv::{Entry, Kv, Order};
+use crate::kv::{Kv, Order};
 use crate::tables::{META, Table};
 use crate::value;
 
-/// How many entries a walk reads at a time.
+/// How many entries a walk reads at a time, at most.
 const CHUNK: usize = 256;
+
+/// How many bytes of keys and values a walk reads at a time before it stops: what keeps it in bounded memory.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// One entry of a table: key and stored value.
+pub(crate) type Entry = (Vec<u8>, Vec<u8>);
+
+/// Neighbouring entries, and whether they are the last ones of their span.
+struct Chunk<T> {
+    found: Vec<T>,
+    is_last: bool,
+}
 
 /// A transaction or a snapshot. It is the same type for both: a snapshot's verbs refuse to write.
 pub(crate) struct Tx<'k> {
@@ -28,20 +40,28 @@ impl<'k> Tx<'k> {
         Tx { kv }
     }
 
-    /// The body of a value, checked.
-    pub(crate) fn body(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Some(stored) = self.kv.get(table, key)? else { return Ok(None) };
-        Ok(Some(value::open(table, key, &stored)?.to_vec()))
+    /// What `read` makes of the body of a value, which was checked.
+    pub(crate) fn read<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let (mut read, mut found) = (Some(read), None);
+        self.kv.get(table, key, &mut |stored| {
+            found = read.take().map(|read| value::open(table, key, stored).and_then(read));
+        })?;
+        found.transpose()
     }
 
     /// Whether a key is there, its value sound.
     pub(crate) fn has(&self, table: Table, key: &[u8]) -> Result<bool> {
-        Ok(self.body(table, key)?.is_some())
+        Ok(self.read(table, key, |_| Ok(()))?.is_some())
     }
 
     /// The record of a key, checked.
     pub(crate) fn record<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>> {
-        self.body(table, key)?.map(|body| decode(table, key, &body)).transpose()
+        self.read(table, key, |body| decode(table, key, body))
     }
 
     /// A record that another one says is there.
@@ -72,92 +92,149 @@ impl<'k> Tx<'k> {
         Ok(())
     }
 
-    /// Shows each entry of a span to `see`, its value checked, until it breaks off. At most `chunk` entries are in
-    /// memory at a time, and no redb iterator is open while `see` runs, so it may write.
-    pub(crate) fn each(
+    /// The first entries of a span, as `read` makes them of key and stored value; the span then begins after them.
+    /// At most `limit`, fewer when they are large.
+    ///
+    /// In a damaged tree a search can lead back to where it came from; so each key has to lie further on than the one
+    /// before, or a walk might never end.
+    fn next_chunk<T>(
+        &self,
+        table: Table,
+        span: &mut Span,
+        order: Order,
+        limit: usize,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<T>,
+    ) -> Result<Chunk<T>> {
+        let limit = limit.clamp(1, CHUNK);
+        let mut chunk = Chunk { found: Vec::new(), is_last: true };
+        let (mut bytes, mut last, mut failed) = (0, Vec::new(), None);
+        self.kv.scan(table, span, order, &mut |key, stored| {
+            let goes_on = match order {
+                _ if chunk.found.is_empty() => true,
+                Order::Forwards => *key > *last,
+                Order::Backwards => *key < *last,
+            };
+            let made = if goes_on && span.contains(key) {
+                read(key, stored)
+            } else {
+                Err(Error::corrupt(value::place(table, key), "is out of order"))
+            };
+            match made {
+                Ok(made) => chunk.found.push(made),
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            key.clone_into(&mut last);
+            bytes += key.len() + stored.len();
+            chunk.is_last = chunk.found.len() < limit && bytes < CHUNK_BYTES;
+            if chunk.is_last { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if !chunk.is_last {
+            let rest = std::mem::replace(span, Span::all());
+            *span = match order {
+                Order::Forwards => rest.after(&last),
+                Order::Backwards => rest.before(&last),
+            };
+        }
+        Ok(chunk)
+    }
+
+    /// Shows `see` what `read` makes of each entry of a span, in rising order, its value checked. While `see` runs
+    /// nothing of redb is open, so it may read and write.
+    pub(crate) fn every<T>(
+        &self,
+        table: Table,
+        mut span: Span,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<T>,
+        mut see: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            let chunk = self.next_chunk(table, &mut span, Order::Forwards, CHUNK, |key, stored| {
+                read(key, value::open(table, key, stored)?)
+            })?;
+            chunk.found.into_iter().try_for_each(&mut see)?;
+            if chunk.is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What `read` makes of the first entries of a span, `limit` at most.
+    pub(crate) fn take<T>(
         &self,
         table: Table,
         mut span: Span,
         order: Order,
-        chunk: usize,
-        mut see: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        loop {
-            let entries = self.next_chunk(table, &mut span, order, chunk)?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            for (key, stored) in &entries {
-                if see(key, value::open(table, key, stored)?)?.is_break() {
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// The first entries of a span, which then begins after them.
-    ///
-    /// In a damaged tree a search can lead back to where it came from; so each key has to lie further on than the one
-    /// before, or a walk might never end.
-    fn next_chunk(&self, table: Table, span: &mut Span, order: Order, limit: usize) -> Result<Vec<Entry>> {
-        let entries = self.kv.scan(table, span, order, limit.clamp(1, CHUNK))?;
-        for (key, _) in &entries {
-            if !span.contains(key) {
-                return Err(Error::corrupt(value::place(table, key), "is out of order"));
-            }
-            *span = match order {
-                Order::Forwards => std::mem::replace(span, Span::all()).after(key),
-                Order::Backwards => std::mem::replace(span, Span::all()).before(key),
-            };
-        }
-        Ok(entries)
-    }
-
-    /// Shows every entry of a span to `see`, in rising order.
-    pub(crate) fn every(
-        &self,
-        table: Table,
-        span: Span,
-        mut see: impl FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        self.each(table, span, Order::Forwards, CHUNK, |key, body| {
-            see(key, body)?;
-            Ok(ControlFlow::Continue(()))
-        })
-    }
-
-    /// Up to `limit` of what `read` makes of the entries of a span; it may pass over some.
-    pub(crate) fn take<T>(
-        &self,
-        table: Table,
-        span: Span,
-        order: Order,
         limit: usize,
-        mut read: impl FnMut(&[u8], &[u8]) -> Result<Option<T>>,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<T>,
     ) -> Result<Vec<T>> {
         let mut found = Vec::new();
-        self.each(table, span, order, limit, |key, body| {
-            found.extend(read(key, body)?);
-            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
-        Ok(found)
+        loop {
+            let chunk = self.next_chunk(table, &mut span, order, limit - found.len(), |key, stored| {
+                read(key, value::open(table, key, stored)?)
+            })?;
+            found.extend(chunk.found);
+            if chunk.is_last || found.len() >= limit {
+                return Ok(found);
+            }
+        }
     }
 
-    /// Every entry of a table as it stands, unchecked: what `verify` and `backup` walk over.
-    pub(crate) fn raw(&self, table: Table, mut see: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    /// Up to `limit` of what `pick` makes of what `read` made of the entries of a span. `pick` may pass over some, and
+    /// it may read elsewhere.
+    pub(crate) fn pick<E, T>(
+        &self,
+        table: Table,
+        mut span: Span,
+        order: Order,
+        limit: usize,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<E>,
+        mut pick: impl FnMut(E) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        loop {
+            let chunk = self.next_chunk(table, &mut span, order, limit, |key, stored| {
+                read(key, value::open(table, key, stored)?)
+            })?;
+            for entry in chunk.found {
+                found.extend(pick(entry)?);
+                if found.len() >= limit {
+                    return Ok(found);
+                }
+            }
+            if chunk.is_last {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Every entry of a table as it stands, unchecked, a chunk of them at a time: what `verify` and `backup` walk over.
+    pub(crate) fn raw(&self, table: Table, mut see: impl FnMut(&[Entry]) -> Result<()>) -> Result<()> {
         let mut span = Span::all();
         loop {
-            let entries = self.next_chunk(table, &mut span, Order::Forwards, CHUNK)?;
-            if entries.is_empty() {
+            let chunk = self.next_chunk(table, &mut span, Order::Forwards, CHUNK, |key, stored| {
+                Ok((key.to_vec(), stored.to_vec()))
+            })?;
+            see(&chunk.found)?;
+            if chunk.is_last {
                 return Ok(());
             }
-            entries.iter().try_for_each(|(key, stored)| see(key, stored))?;
         }
     }
 
     /// Whether a table has no entry.
     pub(crate) fn is_table_empty(&self, table: Table) -> Result<bool> {
-        Ok(self.kv.scan(table, &Span::all(), Order::Forwards, 1)?.is_empty())
+        let mut is_empty = true;
+        self.kv.scan(table, &Span::all(), Order::Forwards, &mut |_, _| {
+            is_empty = false;
+            ControlFlow::Break(())
+        })?;
+        Ok(is_empty)
     }
 
     /// The last number that the store-wide counter gave.

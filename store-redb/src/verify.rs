@@ -101,9 +101,11 @@ impl<'k> Check<'_, 'k> {
         mut check: impl FnMut(&mut Self, &[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
         let tx = self.tx;
-        let walked = tx.raw(table, |key, stored| {
-            let checked = value::open(table, key, stored).and_then(|body| check(self, key, body));
-            self.found.check(checked).map(drop)
+        let walked = tx.raw(table, |entries| {
+            entries.iter().try_for_each(|(key, stored)| {
+                let checked = value::open(table, key, stored).and_then(|body| check(self, key, body));
+                self.found.check(checked).map(drop)
+            })
         });
         self.note(walked)
     }
@@ -128,7 +130,8 @@ impl<'k> Check<'_, 'k> {
     fn indexed(&mut self, entries: &[IndexEntry]) -> Result<()> {
         entries.iter().for_each(|entry| self.counted(entry.table));
         for entry in entries {
-            if self.tx.body(entry.table, &entry.key)?.as_ref() != Some(&entry.body) {
+            let is_its_own = self.tx.read(entry.table, &entry.key, |body| Ok(body == entry.body))?;
+            if is_its_own != Some(true) {
                 return Err(Error::corrupt(
                     value::place(entry.table, &entry.key),
                     "is missing or leads elsewhere",
@@ -143,9 +146,9 @@ impl<'k> Check<'_, 'k> {
     fn count(&mut self, table: Table) -> Result<()> {
         let mut there = 0;
         let tx = self.tx;
-        let walked = tx.raw(table, |key, stored| {
-            there += 1;
-            self.note(value::open(table, key, stored).map(drop))
+        let walked = tx.raw(table, |entries| {
+            there += entries.len() as u64;
+            entries.iter().try_for_each(|(key, stored)| self.note(value::open(table, key, stored).map(drop)))
         });
         self.note(walked)?;
         let of_records = self.entries.get(&table).copied().unwrap_or_default();
@@ -182,11 +185,12 @@ impl<'k> Check<'_, 'k> {
     fn version<D: Definition>(&mut self, key: &[u8], body: &[u8]) -> Result<()> {
         let version: Version<D> = decode(VERSIONS, key, body)?;
         let definition = keys::definition(D::KIND, version.snapshot.id().as_ref());
-        is_key_of(VERSIONS, key, &definition.clone().unsigned(version.seq))?;
+        let place = definition.clone().unsigned(version.seq);
+        is_key_of(VERSIONS, key, &place)?;
         let last_seq: u64 = self.tx.expected(LAST_SEQS, &definition)?;
         let reason = || format!("the last version of its definition is {last_seq}");
         agree(VERSIONS, key, (1..=last_seq).contains(&version.seq), reason)?;
-        self.indexed(&index::of_version(&version))
+        self.indexed(&index::of_version(&version.id, &place))
     }
 
     fn charge(&mut self, key: &[u8], body: &[u8]) -> Result<()> {

@@ -1,7 +1,9 @@
 //! Versions of definitions: numbered, immutable but for their pin.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use store_api::{
     Definition, Entity, Error, NewVersion, Page, PageRequest, Result, Version, VersionId, rules,
 };
@@ -15,6 +17,21 @@ use crate::tx::{Tx, decode};
 
 fn key<D: Definition>(id: &D::Id, seq: u64) -> Key {
     keys::version(D::KIND, id.as_ref(), seq)
+}
+
+/// What of a version its removal needs: the rest of the document is passed over.
+#[derive(Deserialize)]
+struct Head {
+    seq: u64,
+    id: VersionId,
+    #[serde(default)]
+    pinned: bool,
+}
+
+impl Head {
+    fn read(key: &[u8], body: &[u8]) -> Result<Self> {
+        decode(VERSIONS, key, body)
+    }
 }
 
 impl Tx<'_> {
@@ -42,13 +59,15 @@ impl Tx<'_> {
 
     /// Writes a version that is new.
     pub(crate) fn put_version<D: Definition>(&self, version: &Version<D>) -> Result<()> {
-        self.put_record(VERSIONS, &key::<D>(version.snapshot.id(), version.seq), version)?;
-        self.reindex(&[], &index::of_version(version))
+        let place = key::<D>(version.snapshot.id(), version.seq);
+        self.put_record(VERSIONS, &place, version)?;
+        self.reindex(&[], &index::of_version(&version.id, &place))
     }
 
-    fn delete_version<D: Definition>(&self, version: &Version<D>) -> Result<()> {
-        self.reindex(&index::of_version(version), &[])?;
-        self.delete(VERSIONS, &key::<D>(version.snapshot.id(), version.seq)).map(drop)
+    fn delete_version<D: Definition>(&self, definition: &D::Id, version: &Head) -> Result<()> {
+        let place = key::<D>(definition, version.seq);
+        self.reindex(&index::of_version(&version.id, &place), &[])?;
+        self.delete(VERSIONS, &place).map(drop)
     }
 
     /// Up to `limit` versions of a definition, newest first, those before `seq` only.
@@ -62,7 +81,7 @@ impl Tx<'_> {
         if let Some(seq) = before {
             span = span.before(&key::<D>(id, seq));
         }
-        self.take(VERSIONS, span, Order::Backwards, limit, |key, body| decode(VERSIONS, key, body).map(Some))
+        self.take(VERSIONS, span, Order::Backwards, limit, |key, body| decode(VERSIONS, key, body))
     }
 
     pub(crate) fn versions_page<D: Definition>(
@@ -78,7 +97,8 @@ impl Tx<'_> {
 
     /// The version with this id, if it is one of this kind.
     pub(crate) fn find_version<D: Definition>(&self, id: &VersionId) -> Result<Option<Version<D>>> {
-        let Some(place) = self.body(VERSION_IDS, &Key::new().text(id.as_str()))? else { return Ok(None) };
+        let place = self.read(VERSION_IDS, &Key::new().text(id.as_str()), |body| Ok(body.to_vec()))?;
+        let Some(place) = place else { return Ok(None) };
         if keys::kind(&mut Fields::of(&place))? != D::KIND {
             return Ok(None);
         }
@@ -94,22 +114,18 @@ impl Tx<'_> {
 
     /// Removes all but the `keep` newest versions and the pinned ones.
     pub(crate) fn prune<D: Definition>(&self, id: &D::Id, keep: usize) -> Result<u64> {
-        let span = || Span::under(&catalog::key::<D>(id));
-        let versions = self.take(VERSIONS, span(), Order::Backwards, usize::MAX, |key, body| {
-            let version: Version<D> = decode(VERSIONS, key, body)?;
-            Ok(Some((version.seq, version.pinned)))
-        })?;
-        let removed = rules::prunable(versions, keep);
-        for seq in &removed {
-            let version: Version<D> = self.expected(VERSIONS, &key::<D>(id, *seq))?;
-            self.delete_version(&version)?;
+        let span = Span::under(&catalog::key::<D>(id));
+        let heads = self.take(VERSIONS, span, Order::Backwards, usize::MAX, Head::read)?;
+        let removed: BTreeSet<u64> =
+            rules::prunable(heads.iter().map(|head| (head.seq, head.pinned)), keep).into_iter().collect();
+        for head in heads.iter().filter(|head| removed.contains(&head.seq)) {
+            self.delete_version::<D>(id, head)?;
         }
         Ok(removed.len() as u64)
     }
 
     pub(crate) fn delete_versions<D: Definition>(&self, id: &D::Id) -> Result<()> {
-        self.every(VERSIONS, Span::under(&catalog::key::<D>(id)), |key, body| {
-            self.delete_version::<D>(&decode(VERSIONS, key, body)?)
-        })
+        let span = Span::under(&catalog::key::<D>(id));
+        self.every(VERSIONS, span, Head::read, |head| self.delete_version::<D>(id, &head))
     }
 }

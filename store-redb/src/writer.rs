@@ -39,7 +39,7 @@ impl Held {
 
     pub(crate) fn snapshot(&self, database: &Database) -> Result<Reading<'_>> {
         let tx = self.edge.call("beginning a snapshot", || database.begin_read())?;
-        Ok(Reading { tx, edge: &self.edge })
+        Ok(Reading::new(tx, &self.edge))
     }
 
     /// What an operation failed with.
