@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::json::{Extra, Weigh};
 use crate::{
@@ -101,14 +103,23 @@ impl<D: Definition> NewVersion<D> {
 }
 
 /// A version of a definition: a snapshot that never changes (law SEQ-5).
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(bound(deserialize = "D: Definition"))]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Version<D> {
     /// Its number among the versions of its definition: 1, 2, 3 … (law SEQ-1).
     pub seq: u64,
     /// What was appended.
     #[serde(flatten)]
     pub content: NewVersion<D>,
+}
+
+/// The number is taken out of the content's unknown fields: flattened as it is written, every other field would be read
+/// twice.
+impl<'de, D: Definition> Deserialize<'de> for Version<D> {
+    fn deserialize<F: Deserializer<'de>>(from: F) -> std::result::Result<Self, F::Error> {
+        let mut content = NewVersion::<D>::deserialize(from)?;
+        let seq = content.extra.remove("seq").ok_or_else(|| F::Error::missing_field("seq"))?;
+        Ok(Version { seq: u64::deserialize(seq).map_err(F::Error::custom)?, content })
+    }
 }
 
 impl<D> Deref for Version<D> {
