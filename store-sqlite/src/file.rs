@@ -1,7 +1,7 @@
 //! The file, before SQLite touches it: what it is, whose it is, who may read it.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use safe_files::{create_private, failed, sync_directory_of, with_suffix};
 use store_api::{Entity, Error, Result};
 
+use crate::frames;
 use crate::migrations::{APPLICATION_ID, SCHEMA};
+use crate::recovery::LOGS;
 
 /// A file that this process has opened, kept open as long as a store uses it.
 ///
@@ -24,16 +26,79 @@ pub(crate) type Held = Arc<File>;
 type Files = HashMap<(u64, u64), Weak<File>>;
 static HELD: Mutex<Option<Files>> = Mutex::new(None);
 
+/// What is laid beside a database, at its longest: the journal of a copy that a recovery makes.
+const LONGEST_SUFFIX: usize = "-recovering-journal".len();
+/// The longest name that file systems take.
+const LONGEST_NAME: usize = 255;
+/// The longest path that SQLite opens.
+const LONGEST_PATH: usize = 512;
+
+/// Refuses a path for which SQLite would find out only once the file is there that nothing can be laid beside it.
+///
+/// # Errors
+/// `InvalidInput`.
+pub(crate) fn check_length(path: &Path) -> Result<()> {
+    let name = path.file_name().map_or(0, |name| name.len());
+    let length = path.as_os_str().len();
+    if name + LONGEST_SUFFIX > LONGEST_NAME || length + LONGEST_SUFFIX > LONGEST_PATH {
+        let most = "at most 236 in the name and 493 in all";
+        return Err(Error::invalid(
+            "path",
+            format!("{length} bytes, {name} of them in the name, are too many: {most}"),
+        ));
+    }
+    Ok(())
+}
+
+/// What lies in the write-ahead log beside a database.
+struct Logged {
+    is_empty: bool,
+    /// The first page of the database, once the log is copied back.
+    first_page: Option<Vec<u8>>,
+}
+
+/// Looks at what lies beside the database.
+///
+/// # Errors
+/// `NotThisStore` for what SQLite did not lay there, such as a link to elsewhere.
+fn look_beside(path: &Path) -> Result<Logged> {
+    for suffix in LOGS {
+        let side = with_suffix(path, suffix);
+        match side.symlink_metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return Err(Error::NotThisStore { detail: format!("{side:?} is no regular file") }),
+            Err(e) => return Err(failed("looking at", &side, e)),
+        }
+    }
+    let log = with_suffix(path, "-wal");
+    let read = File::open(&log).and_then(|file| {
+        Ok(Logged { is_empty: file.metadata()?.len() == 0, first_page: frames::first_page(file)? })
+    });
+    match read {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Logged { is_empty: true, first_page: None }),
+        other => other.map_err(|e| failed("reading", &log, e)),
+    }
+}
+
 /// Opens the file for a look at its header, creating it (empty, readable by its owner alone) when it may be created.
 ///
 /// # Errors
 /// `NotFound`; `NotThisStore`, `SchemaTooNew` or `Corrupt` for a file that SQLite must not touch.
 pub(crate) fn hold(path: &Path, create: bool) -> Result<Held> {
+    // Looked at before the file is: a new store has its first page before it has a log, so a log that is seen without
+    // its database is not one that somebody creates at this moment.
+    let logged = look_beside(path)?;
+    let orphaned = || {
+        let detail = "is gone or empty, and what is in its write-ahead log would be lost";
+        Err(Error::corrupt(path.display().to_string(), detail))
+    };
     let mut held = HELD.lock();
     let held = held.get_or_insert_default();
     held.retain(|_, file| file.strong_count() > 0);
     let file = match path.symlink_metadata() {
         Ok(found) => hold_existing(path, &found, held)?,
+        Err(e) if e.kind() == ErrorKind::NotFound && !logged.is_empty => return orphaned(),
         Err(e) if e.kind() == ErrorKind::NotFound && create => match create_private(path) {
             Ok(file) => {
                 sync_directory_of(path)?;
@@ -52,7 +117,12 @@ pub(crate) fn hold(path: &Path, create: bool) -> Result<Held> {
     };
     let opened = file.metadata().map_err(|e| failed("looking at", path, e))?;
     held.insert(identity(&opened), Arc::downgrade(&file));
+    if opened.len() == 0 && !logged.is_empty {
+        return orphaned();
+    }
     check_header(path, &file)?;
+    // Opening plays the log back, so it must not make the database another one.
+    logged.first_page.map_or(Ok(()), |page| check_whole_header(path, &page))?;
     Ok(file)
 }
 
@@ -74,7 +144,9 @@ fn hold_existing(path: &Path, found: &Metadata, held: &Files) -> Result<Held> {
     if let Some(file) = held.get(&identity(found)).and_then(Weak::upgrade) {
         return Ok(file);
     }
-    let file = File::open(path).map_err(|e| failed("opening", path, e))?;
+    // For writing too: SQLite would open a file that it may not write to all the same, and lay its files beside it.
+    let file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(|e| failed("opening", path, e))?;
     let opened = file.metadata().map_err(|e| failed("looking at", path, e))?;
     if identity(&opened) != identity(found) {
         return refuse("being replaced by somebody while it is opened");
@@ -104,7 +176,7 @@ fn check_whole_header(path: &Path, header: &[u8]) -> Result<()> {
         return Err(Error::NotThisStore { detail: format!("{path:?} is no SQLite database") });
     }
     match (number(header, APPLICATION), number(header, USER_VERSION)) {
-        (Some(application), Some(schema)) if header.len() == HEADER => check_owner(application, schema),
+        (Some(application), Some(schema)) if header.len() >= HEADER => check_owner(application, schema),
         _ => {
             let detail = format!("is cut off after {} bytes", header.len());
             Err(Error::corrupt(path.display().to_string(), detail))

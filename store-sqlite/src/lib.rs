@@ -32,6 +32,7 @@ mod checkpoint;
 mod connection;
 mod error;
 mod file;
+mod frames;
 mod log;
 mod migrations;
 mod pool;
@@ -138,6 +139,7 @@ impl SqliteStore {
         connection::check_library()?;
         options.check()?;
         let path = safe_files::resolve(path.as_ref())?;
+        file::check_length(&path)?;
         let (file, writer) = recovery::open(&path, &options)?;
         Ok(SqliteStore {
             identity: Identity::new(),

@@ -101,6 +101,68 @@ fn what_is_no_regular_file_is_refused() {
     assert!(!directory.path().join("nowhere.db").exists());
 }
 
+/// The file alone does not say what it is: opening it plays the log back. A newer version that died before its log was
+/// copied back once had its file changed by the older one that then refused it.
+#[test]
+fn a_newer_schema_that_only_the_log_tells_is_refused_untouched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.db");
+    closed_store(&path);
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.execute_batch("PRAGMA user_version = 2").unwrap();
+    let died = tempfile::tempdir().unwrap();
+    for name in ["s.db", "s.db-wal"] {
+        fs::copy(directory.path().join(name), died.path().join(name)).unwrap();
+    }
+    let path = died.path().join("s.db");
+    let before = (fs::read(&path).unwrap(), fs::read(died.path().join("s.db-wal")).unwrap());
+    assert_eq!(refusal(&path), ErrorKind::SchemaTooNew);
+    let after = (fs::read(&path).unwrap(), fs::read(died.path().join("s.db-wal")).unwrap());
+    assert!(before == after);
+    assert_eq!(names_in(died.path()), ["s.db", "s.db-wal"]);
+}
+
+/// SQLite takes an empty file for a new database and deletes the log beside it, with all that was committed to it.
+#[test]
+fn a_log_without_its_database_is_not_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.db");
+    let store = SqliteStore::open(&path).unwrap();
+    store.skills().save(&skill("a"), Expect::Any).unwrap();
+    let left = tempfile::tempdir().unwrap();
+    let log = left.path().join("s.db-wal");
+    fs::copy(directory.path().join("s.db-wal"), &log).unwrap();
+    let before = fs::read(&log).unwrap();
+    let path = left.path().join("s.db");
+    assert_eq!(refusal(&path), ErrorKind::Corrupt);
+    assert_eq!(names_in(left.path()), ["s.db-wal"]);
+    fs::write(&path, "").unwrap();
+    assert_eq!(refusal(&path), ErrorKind::Corrupt);
+    assert!(fs::read(&log).unwrap() == before);
+}
+
+/// What SQLite lays beside its file must not be somebody else's file, nor fail once the database is there.
+#[test]
+fn links_beside_the_file_and_names_too_long_for_it_are_refused() {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.db");
+        let bytes = closed_store(&path);
+        let victim = directory.path().join("victim");
+        fs::write(&victim, "keep me").unwrap();
+        symlink(&victim, directory.path().join(format!("s.db{suffix}"))).unwrap();
+        assert_eq!(refusal(&path), ErrorKind::NotThisStore, "{suffix}");
+        assert!(fs::read(&path).unwrap() == bytes && fs::read(&victim).unwrap() == b"keep me", "{suffix}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(refusal(&directory.path().join("n".repeat(237))), ErrorKind::InvalidInput);
+    let deep = directory.path().join(format!("{}/", "d".repeat(100)).repeat(5));
+    fs::create_dir_all(&deep).unwrap();
+    assert_eq!(refusal(&deep.join("s.db")), ErrorKind::InvalidInput);
+    assert_eq!(fs::read_dir(&deep).unwrap().count(), 0);
+    closed_store(&directory.path().join("n".repeat(236)));
+}
+
 #[test]
 fn a_link_in_the_directory_is_followed() {
     let directory = tempfile::tempdir().unwrap();

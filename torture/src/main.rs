@@ -16,6 +16,7 @@ use campaigns::{ALL, Campaign, Plan};
 use report::Line;
 
 mod campaigns;
+mod engines;
 mod place;
 mod report;
 mod tool;

@@ -6,6 +6,12 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+/// Why a campaign could not go on: nothing that it says of an engine.
+pub(crate) type Broken = Box<dyn std::error::Error>;
+
+/// Work of a campaign that may break off.
+pub(crate) type Attempt = Result<(), Broken>;
+
 /// What came of one configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Line {
@@ -74,6 +80,22 @@ impl Line {
         work(&mut self);
         self.seconds = start.elapsed().as_secs_f64();
         self
+    }
+
+    /// As [`run`](Line::run), with work that may break off. Then nothing counts as tried, so that neither a
+    /// configuration nor a control passes.
+    pub(crate) fn attempt(
+        self,
+        seed: u64,
+        unit: &'static str,
+        work: impl FnOnce(&mut Line) -> Attempt,
+    ) -> Self {
+        self.run(seed, unit, |line| {
+            if let Err(broken) = work(line) {
+                line.tried = 0;
+                line.first_fault = Some(format!("the campaign broke off: {broken}"));
+            }
+        })
     }
 
     /// Notes a fault's text, if it is the first.
@@ -152,6 +174,15 @@ mod tests {
         let mut text = Vec::new();
         write_json(&mut text, &line).unwrap();
         assert_eq!(read_json(text.as_slice()).unwrap(), [line]);
+    }
+
+    #[test]
+    fn what_broke_off_never_passes() {
+        let broken = Line::new("c", "e", "x").attempt(1, "things", |line| {
+            (line.tried, line.wrong) = (1, 1);
+            Err("no disk".into())
+        });
+        assert!(!broken.is_as_it_must_be() && !broken.control().is_as_it_must_be());
     }
 
     #[test]

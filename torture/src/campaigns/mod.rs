@@ -2,6 +2,7 @@
 
 use crate::report::Line;
 
+mod bad_files;
 mod histories;
 mod kill;
 mod model;
@@ -42,5 +43,11 @@ pub(crate) struct Campaign {
 }
 
 /// All of them, in the order in which they are run.
-pub(crate) const ALL: &[Campaign] =
-    &[model::CAMPAIGN, histories::CAMPAIGN, kill::CAMPAIGN, schedules::CAMPAIGN, mutants::CAMPAIGN];
+pub(crate) const ALL: &[Campaign] = &[
+    model::CAMPAIGN,
+    histories::CAMPAIGN,
+    kill::CAMPAIGN,
+    schedules::CAMPAIGN,
+    mutants::CAMPAIGN,
+    bad_files::CAMPAIGN,
+];
