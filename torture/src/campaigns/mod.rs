@@ -7,6 +7,7 @@ mod histories;
 mod kill;
 mod model;
 mod mutants;
+mod rot;
 mod schedules;
 
 /// What a campaign is asked to do.
@@ -47,6 +48,7 @@ pub(crate) const ALL: &[Campaign] = &[
     model::CAMPAIGN,
     histories::CAMPAIGN,
     kill::CAMPAIGN,
+    rot::CAMPAIGN,
     schedules::CAMPAIGN,
     mutants::CAMPAIGN,
     bad_files::CAMPAIGN,

@@ -1,0 +1,360 @@
+//! Bit rot: one bit of a file is flipped, and then everything is read. A record is what was written, or the read says
+//! Corrupt; what no read sees, `verify` finds.
+//!
+//! A flip in a write-ahead log ends it there: the commits behind it are gone, and what is read is the store as it was
+//! before them, whole.
+
+mod questions;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use contract_tests::fixture::{at, charge, checkpoint, event, id, skill, version};
+use contract_tests::laws::moves::fill;
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use store::{Account, Durability, ErrorKind, Expect, Record, Result, Seams, Store, describe};
+
+use super::{Campaign, Plan};
+use crate::engines::{Engine, beside};
+use crate::place::scratch;
+use crate::report::{Attempt, Broken, Line};
+use questions::{Answer, Question, export, questions};
+
+const NAME: &str = "rot";
+
+pub(super) const CAMPAIGN: Campaign =
+    Campaign { name: NAME, about: "a flipped bit is told, and never returned as data", run, child: None };
+
+/// How many flips over all configurations.
+const SHORT: u64 = 4_000;
+const FULL: u64 = 100_000;
+
+/// How many commits come after the sample.
+const COMMITS: u64 = 8;
+
+fn run(plan: &Plan, give: &mut dyn FnMut(Line)) {
+    let each = plan.count(SHORT, FULL).div_ceil(4);
+    for engine in Engine::ALL.into_iter().filter(|engine| plan.wants(engine.name())) {
+        for closed in [true, false] {
+            let what = if closed { "closed in order" } else { "not closed" };
+            let line = Line::new(NAME, engine.name(), what);
+            give(line.attempt(plan.seed, "flips", |line| flips(engine, closed, each, line)));
+        }
+        let control = Line::new(NAME, engine.name(), "read without checksums").control();
+        give(control.attempt(plan.seed, "flips", |line| unchecked(engine, each.min(1_000), line)));
+    }
+}
+
+/// A store before any flip.
+struct Subject {
+    engine: Engine,
+    /// Its files, by the suffix of their names.
+    files: Vec<(&'static str, Vec<u8>)>,
+    questions: Vec<Question>,
+    /// What it answered after each of its last commits, oldest first: the export, then each question.
+    states: Vec<Vec<Answer>>,
+    /// By question, the export first: every record that was ever part of the answer.
+    known: Vec<BTreeSet<String>>,
+}
+
+impl Subject {
+    fn new(engine: Engine, closed: bool) -> std::result::Result<Subject, Broken> {
+        let directory = scratch()?;
+        let path = directory.path().join("s");
+        let store = engine.open(&path, Durability::Process)?;
+        fill(&*store);
+        store.close()?;
+        let store = engine.open(&path, Durability::Process)?;
+        (0..COMMITS).try_for_each(|commit| go_on(&*store, commit))?;
+        let questions = questions(&records(&*store)?);
+        let mut states = Subject::replay(engine, &questions)?;
+        if closed {
+            store.close()?;
+            states.drain(..states.len() - 1);
+        }
+        let files = read_files(engine, &path)?;
+        let known = (0..=questions.len())
+            .map(|number| states.iter().filter_map(|state| state.get(number)).flatten().cloned().collect())
+            .collect();
+        Ok(Subject { engine, files, questions, states, known })
+    }
+
+    /// The same commits once more, with every question after each of them.
+    fn replay(engine: Engine, questions: &[Question]) -> std::result::Result<Vec<Vec<Answer>>, Broken> {
+        let directory = scratch()?;
+        let store = engine.open(&directory.path().join("s"), Durability::Process)?;
+        fill(&*store);
+        let mut states = vec![ask_all(&*store, questions)?];
+        for commit in 0..COMMITS {
+            go_on(&*store, commit)?;
+            states.push(ask_all(&*store, questions)?);
+        }
+        Ok(states)
+    }
+
+    /// Chooses the file, the byte and the bit of a flip: half of the time among the first bytes, where the headers are.
+    fn choose(&self, random: &mut fastrand::Rng) -> (usize, usize, u8) {
+        let file = random.usize(..self.files.len());
+        let length = self.files.get(file).map_or(1, |(_, bytes)| bytes.len());
+        let within = if random.u8(..4) == 0 { length.min(8_192) } else { length };
+        (file, random.usize(..within), random.u8(..8))
+    }
+}
+
+fn read_files(engine: Engine, path: &Path) -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
+    let suffixes: &[&str] = if engine == Engine::Sqlite { &["", "-wal"] } else { &[""] };
+    let there = suffixes.iter().filter(|suffix| beside(path, suffix).exists());
+    there.map(|suffix| Ok((*suffix, fs::read(beside(path, suffix))?))).collect()
+}
+
+fn records(store: &dyn Store) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    store.export(&mut |record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+fn ask_all(store: &dyn Store, questions: &[Question]) -> Result<Vec<Answer>> {
+    let (records, end) = export(store);
+    end?;
+    std::iter::once(Ok(records)).chain(questions.iter().map(|question| question.ask(store))).collect()
+}
+
+/// One commit more, in the seam whose turn it is.
+fn go_on(store: &dyn Store, commit: u64) -> Result<()> {
+    let account = Account::new(id("caller"), id("usd"), "rollover:7d".parse()?);
+    store.transaction(&mut |seams: &dyn Seams| match commit % 4 {
+        0 => seams.skills().publish(&version(&format!("late-{commit}"), skill("a")), Expect::Any).map(drop),
+        1 => seams
+            .budgets()
+            .add(&charge(&account, 7).with_key(id(&format!("late-{commit}"))), at(40))
+            .map(drop),
+        2 => seams.audit().append_event(&id("r1"), &event(commit)).map(drop),
+        _ => seams.checkpoints().save(&checkpoint("r1", 100 + commit)),
+    })
+}
+
+/// What came of one flip.
+#[derive(Default)]
+struct Found {
+    wrong: Option<String>,
+    panicked: bool,
+    noticed: bool,
+}
+
+/// How often anything panicked, caught or not.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+fn flips(engine: Engine, closed: bool, count: u64, line: &mut Line) -> Attempt {
+    let subject = Subject::new(engine, closed)?;
+    let quiet = panic::take_hook();
+    panic::set_hook(Box::new(|_| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+    }));
+    let before = PANICS.load(Ordering::Relaxed);
+    let workers = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let seed = line.seed;
+    let found: Vec<std::result::Result<Vec<(u64, Found)>, String>> = thread::scope(|scope| {
+        let subject = &subject;
+        let work = |first: u64| {
+            let numbers = (first..count).step_by(workers as usize);
+            numbers
+                .map(|number| Ok((number, flip(subject, seed, number).map_err(|e| e.to_string())?)))
+                .collect()
+        };
+        let threads: Vec<_> = (0..workers).map(|first| scope.spawn(move || work(first))).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended.map(|end| end.unwrap_or_else(|_| Err("a worker of the campaign panicked".into()))).collect()
+    });
+    panic::set_hook(quiet);
+    let mut noticed = 0_u64;
+    for found in found {
+        for (number, found) in found? {
+            line.tried += 1;
+            line.panicked += u64::from(found.panicked);
+            line.wrong += u64::from(found.wrong.is_some());
+            noticed += u64::from(found.noticed);
+            if let Some(wrong) = found.wrong {
+                line.fault(|| format!("flip {number}: {wrong}"));
+            }
+        }
+    }
+    let caught = PANICS.load(Ordering::Relaxed) - before - line.panicked;
+    line.configuration.push_str(&format!(
+        "; {noticed} flips mattered and were told, {caught} panics of the library caught"
+    ));
+    Ok(())
+}
+
+/// Flips one bit of a fresh copy, and reads everything.
+fn flip(subject: &Subject, seed: u64, number: u64) -> std::result::Result<Found, Broken> {
+    let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
+    let (chosen, byte, bit) = subject.choose(&mut random);
+    let directory = scratch()?;
+    let path = directory.path().join("s");
+    for (file, (suffix, bytes)) in subject.files.iter().enumerate() {
+        let mut bytes = bytes.clone();
+        if file == chosen
+            && let Some(byte) = bytes.get_mut(byte)
+        {
+            *byte ^= 1 << bit;
+        }
+        fs::write(beside(&path, suffix), bytes)?;
+    }
+    let in_log = subject.files.get(chosen).is_some_and(|(suffix, _)| *suffix == "-wal");
+    let mut found = Found::default();
+    if catch_unwind(AssertUnwindSafe(|| read(subject, &path, in_log, &mut found))).is_err() {
+        found.panicked = true;
+    }
+    if let Some(wrong) = &mut found.wrong {
+        let suffix = subject.files.get(chosen).map_or("", |(suffix, _)| suffix);
+        wrong.insert_str(0, &format!("bit {bit} of byte {byte} of s{suffix}: "));
+    }
+    Ok(found)
+}
+
+fn read(subject: &Subject, path: &Path, in_log: bool, found: &mut Found) {
+    let store = match subject.engine.open(path, Durability::Process) {
+        Ok(store) => store,
+        Err(error) => {
+            found.noticed = true;
+            let told = [ErrorKind::Corrupt, ErrorKind::NotThisStore, ErrorKind::SchemaTooNew]
+                .contains(&error.kind());
+            if !told {
+                found.wrong = Some(format!("the open was refused as {}", describe(&error)));
+            }
+            return;
+        }
+    };
+    let mut faults = Vec::new();
+    let mut corrupt = false;
+    let (records, end) = export(&*store);
+    let exported = [(None, end.map(|()| records.clone()))];
+    let asked = subject.questions.iter().map(|question| (Some(question), question.ask(&*store)));
+    // What an export gave before it broke off counts too.
+    let mut answers = Vec::new();
+    faults.extend(stranger(subject, 0, &records).map(|record| format!("the export gave {record}")));
+    for (number, (question, answer)) in exported.into_iter().chain(asked).enumerate() {
+        let what = question.map_or("an export", |question| &question.what);
+        match answer {
+            Ok(answer) => {
+                let known = question.is_some_and(|question| question.is_sum) || number == 0;
+                if !known && let Some(record) = stranger(subject, number, &answer) {
+                    faults.push(format!("{what}: gave {record}"));
+                }
+                answers.push(answer);
+            }
+            Err(error) => {
+                corrupt = true;
+                answers.push(Vec::new());
+                if error.kind() != ErrorKind::Corrupt {
+                    faults.push(format!("{what}: failed as {}", describe(&error)));
+                }
+            }
+        }
+    }
+    let verified = match store.verify() {
+        Ok(verification) => !verification.is_sound(),
+        Err(error) => {
+            if error.kind() != ErrorKind::Corrupt {
+                faults.push(format!("verify failed as {}", describe(&error)));
+            }
+            true
+        }
+    };
+    found.noticed = verified;
+    if !verified {
+        let whole = subject.states.iter().position(|state| *state == answers);
+        match whole {
+            _ if corrupt => faults.push("a read found what verify did not".into()),
+            None => faults.push("the answers are those of no moment, and verify finds nothing".into()),
+            Some(state) if state + 1 < subject.states.len() && !in_log => {
+                faults.push(format!("an earlier state is read, {state}, and verify finds nothing"));
+            }
+            Some(_) => {}
+        }
+    }
+    found.wrong = faults.into_iter().next();
+}
+
+/// A record in an answer that no state of the store ever had there.
+fn stranger(subject: &Subject, number: usize, answer: &Answer) -> Option<String> {
+    let known = subject.known.get(number)?;
+    answer.iter().find(|record| !known.contains(*record)).cloned()
+}
+
+/// The control: documents read as the bare libraries give them, without a look at the checksum.
+fn unchecked(engine: Engine, count: u64, line: &mut Line) -> Attempt {
+    let subject = Subject::new(engine, true)?;
+    let directory = scratch()?;
+    let path = directory.path().join("s");
+    let write = |bytes: &[u8]| fs::write(&path, bytes);
+    let (_, whole) = subject.files.first().ok_or("the store has no file")?;
+    write(whole)?;
+    let truth = catch_unwind(|| documents(engine, &path)).map_err(|_| "the bare read panicked")??;
+    for number in 0..count {
+        let mut random = fastrand::Rng::with_seed(line.seed ^ number);
+        let mut bytes = whole.clone();
+        let at = random.usize(..bytes.len());
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1 << random.u8(..8);
+        }
+        write(&bytes)?;
+        line.tried += 1;
+        let read = panic::catch_unwind(AssertUnwindSafe(|| documents(engine, &path)));
+        if let Ok(Ok(read)) = read
+            && let Some(document) = read.iter().find(|document| !truth.contains(*document))
+        {
+            line.wrong += 1;
+            line.fault(|| format!("flip of byte {at}: {}", document.escape_ascii()));
+        }
+    }
+    Ok(())
+}
+
+/// Every document in the file.
+fn documents(engine: Engine, path: &Path) -> std::result::Result<BTreeSet<Vec<u8>>, String> {
+    match engine {
+        Engine::Sqlite => sqlite_documents(path).map_err(|e| e.to_string()),
+        Engine::Redb => redb_documents(path).map_err(|e| e.to_string()),
+    }
+}
+
+fn sqlite_documents(path: &Path) -> rusqlite::Result<BTreeSet<Vec<u8>>> {
+    let db = rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut documents = BTreeSet::new();
+    for (table, column) in [
+        ("definitions", "doc"),
+        ("versions", "doc"),
+        ("runs", "doc"),
+        ("events", "payload"),
+        ("checkpoints", "doc"),
+    ] {
+        let mut statement = db.prepare(&format!("SELECT CAST({column} AS BLOB) FROM {table}"))?;
+        for document in statement.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+            documents.insert(document?);
+        }
+    }
+    Ok(documents)
+}
+
+fn redb_documents(path: &Path) -> std::result::Result<BTreeSet<Vec<u8>>, redb::Error> {
+    let db = redb::Database::open(path)?;
+    let tx = db.begin_read()?;
+    let mut documents = BTreeSet::new();
+    for table in tx.list_tables()? {
+        let definition: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(table.name());
+        for entry in tx.open_table(definition)?.iter()? {
+            let (_, value) = entry?;
+            // The checksum comes first, and is not looked at.
+            documents.extend(value.value().get(8..).map(<[u8]>::to_vec));
+        }
+    }
+    Ok(documents)
+}
