@@ -2,6 +2,8 @@
 //!
 //! Each table keeps the inverse of every change since the last commit: the key, and what stood there before. Tables
 //! share nothing, so a transaction is undone by undoing each table by itself, in any order.
+//!
+//! Users choose ids, so the hashes are seeded anew for each table: nobody can prepare keys that collide.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
