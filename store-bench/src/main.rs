@@ -23,6 +23,7 @@ mod cases;
 mod data;
 mod engine;
 mod measure;
+mod peers;
 mod plot;
 mod population;
 mod report;
@@ -85,6 +86,8 @@ struct RunArgs {
 enum Command {
     /// Names the cases.
     List,
+    /// Measures ours beside peers from their registries.
+    Peers(peers::Args),
     /// Draws plots of saved lines.
     Plot {
         /// The lines, as `--json` prints them.
@@ -120,6 +123,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match &args.command {
         Some(Command::List) => list(),
+        Some(Command::Peers(args)) => peers::run(args),
         Some(Command::Plot { file, directory }) => plot(file, directory),
         Some(Command::Tables { file, into }) => print_tables(file, into.as_deref()),
         Some(Command::Job(job)) => cases::copy::run_job(job),
