@@ -9,7 +9,7 @@ use store_api::{
 use crate::data::{self, DOCUMENT_BYTES};
 use crate::subject::{Result, Subject};
 
-/// A population. The numbers are of the larger ones; all are made from a size that the command line gives.
+/// A population; how large the large ones are, the command line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Population {
     /// A thousand skills of 2 KB, a few of them with a history, accounts, running runs, a chain of runs.

@@ -117,12 +117,13 @@ impl Line {
         }
     }
 
-    /// Holds a line of ours against its targets, as far as it has the figures for them.
-    fn judge(&mut self) {
-        if self.subject != "ours" {
-            return;
-        }
-        let targets = targets::of(&self.case, &self.engine, self.clients, self.delay_flush_us > 0);
+    /// Holds the line against its targets, as far as it has the figures for them. The bare database has none.
+    pub(crate) fn judge(&mut self) {
+        let targets = match &*self.subject {
+            "ours" => targets::of(&self.case, &self.engine, self.clients, self.delay_flush_us > 0),
+            "bare" => Vec::new(),
+            _ => targets::of_peer(&self.engine, self.clients),
+        };
         let judged = targets.into_iter().filter_map(|(figure, bound)| {
             let found = self.figure(figure)?;
             Some(Judged { figure, bound, found, met: bound.holds(found) })

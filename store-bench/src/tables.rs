@@ -14,7 +14,7 @@ struct Table {
     render: fn(&[&Line]) -> Result<String>,
 }
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table {
         name: "single-writer",
         holds: |l| is_write(l) && l.clients == 1 && !is_slow(l),
@@ -23,6 +23,7 @@ const TABLES: [Table; 8] = [
     Table { name: "many-writers", holds: |l| is_write(l) && l.clients > 1 && !is_slow(l), render: compared },
     Table { name: "slow-disk", holds: |l| is_write(l) && is_slow(l), render: compared },
     Table { name: "reads", holds: |l| is_read(l) && !is_slow(l), render: compared },
+    Table { name: "beside-readers", holds: |l| l.beside_ratio.is_some(), render: beside },
     Table { name: "growth", holds: |l| l.case.starts_with("scale-"), render: growth },
     Table { name: "memory", holds: |l| l.engine == "memory" && is_own(l) && !is_scale(l), render: compared },
     Table { name: "moving", holds: |l| matches!(&*l.case, "copy" | "open"), render: moving },
@@ -52,14 +53,15 @@ fn is_read(line: &Line) -> bool {
 }
 
 fn is_write(line: &Line) -> bool {
-    is_on_disk(line) && !is_read(line) && !matches!(&*line.case, "copy" | "open")
+    is_on_disk(line) && !is_read(line) && !matches!(&*line.case, "copy" | "open" | "beside-readers")
 }
 
 /// Reads saved lines. Of lines about the same the last one counts.
 pub(crate) fn read(file: &Path) -> Result<Vec<Line>> {
     let mut lines: Vec<Line> = Vec::new();
     for text in std::fs::read_to_string(file)?.lines().filter(|text| !text.trim().is_empty()) {
-        let line: Line = serde_json::from_str(text)?;
+        let mut line: Line = serde_json::from_str(text)?;
+        line.judge();
         match lines.iter_mut().find(|other| is_about_the_same(other, &line)) {
             Some(other) => *other = line,
             None => lines.push(line),
@@ -129,6 +131,19 @@ fn compared(lines: &[&Line]) -> Result<String> {
             both(|line| line.max_us),
             targets(ours),
         )?;
+    }
+    Ok(table)
+}
+
+fn beside(lines: &[&Line]) -> Result<String> {
+    let mut table = String::from(
+        "| engine | who | p50 µs | over that alone | p99 µs | target |\n|---|---|--:|--:|--:|---|\n",
+    );
+    for line in lines {
+        let Line { engine, subject, p50_us, p99_us, .. } = line;
+        let (p50, p99, ratio, targets) =
+            (number(*p50_us), number(*p99_us), ratio(line.beside_ratio), targets(line));
+        writeln!(table, "| {engine} | {subject} | {p50} | {ratio} | {p99} | {targets} |")?;
     }
     Ok(table)
 }

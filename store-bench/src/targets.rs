@@ -67,6 +67,17 @@ pub(crate) fn of(case: &str, engine: &str, clients: usize, is_delayed: bool) -> 
     }
 }
 
+/// The targets of ours over a peer at equal durability.
+pub(crate) fn of_peer(engine: &str, clients: usize) -> Targets {
+    let least = match (engine, clients) {
+        ("sqlite", 1) => 1.1,
+        ("redb", 1) => 0.8,
+        ("sqlite" | "redb", 16) => 2.0,
+        _ => return Vec::new(),
+    };
+    vec![(Figure::Ratio, Bound::AtLeast(least))]
+}
+
 fn is_single_write(case: &str) -> bool {
     let writes = ["mark", "budget-add", "admit", "start-run", "append-event", "finish-run", "settle"];
     writes.contains(&case) || case.starts_with("checkpoint-")
