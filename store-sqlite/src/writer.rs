@@ -140,15 +140,14 @@ impl Engine for Slot {
     type Open = Connection;
 
     fn begin(&self, patience: Duration) -> Result<Connection> {
-        if let Some(reason) = self.poisoned.get() {
-            return Err(Error::Poisoned { reason: reason.clone() });
-        }
         let start = Instant::now();
         let connection = self.connection.lock().take().ok_or(Error::Closed)?;
-        let begun = self.tend_log(&connection).and_then(|()| unit::begin(&connection, patience));
-        match begun
-            .and_then(|()| self.check_writable(&connection).inspect_err(|_| drop(unit::abort(&connection))))
-        {
+        let begin = || {
+            self.check_writable(&connection)?;
+            self.tend_log(&connection)?;
+            unit::begin(&connection, patience)
+        };
+        match begin() {
             Ok(()) => Ok(connection),
             Err(error) => {
                 self.give_back(connection);
