@@ -196,6 +196,48 @@ mod tests {
 
     use super::*;
 
+    /// SECURITY.md says what these are for. Builds of SQLite differ in their defaults, and a setting that one does not
+    /// know is ignored without a word, so each is read back.
+    #[test]
+    fn every_connection_has_the_settings_that_protect_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.db");
+        let options = Options::default();
+        let writer = open_writer(&path, &options, || Ok(true));
+        assert!(writer.is_err(), "a connection creates no file: it would be readable for everybody");
+        std::fs::write(&path, "").unwrap();
+        let writer = open_writer(&path, &options, || Ok(true)).unwrap().unwrap();
+        let reader = open_reader(&path, &options).unwrap();
+        for (connection, reads_only) in [(&writer, 0), (&reader, 1)] {
+            for (setting, on) in [
+                (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+                (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+                (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+                (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+                (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false),
+            ] {
+                assert_eq!(connection.db_config(setting).unwrap(), on, "{setting:?}");
+            }
+            for (pragma, value) in [
+                ("foreign_keys", 1),
+                ("trusted_schema", 0),
+                ("cell_size_check", 1),
+                ("mmap_size", 0),
+                ("recursive_triggers", 0),
+                ("query_only", reads_only),
+                ("synchronous", 2),
+            ] {
+                let found: i64 =
+                    connection.query_one(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).unwrap();
+                assert_eq!(found, value, "{pragma}");
+            }
+            assert_eq!(connection.limit(Limit::SQLITE_LIMIT_LENGTH).unwrap(), LARGEST_ROW);
+        }
+        let defended = writer.execute_batch("PRAGMA writable_schema = ON; DELETE FROM sqlite_schema");
+        assert!(defended.is_err(), "the schema can be written to");
+        assert!(reader.execute_batch("DELETE FROM meta").is_err(), "a reader writes");
+    }
+
     /// SQLite made the plan of the due list again for every page of it, an eighth of the page's time, because a bound
     /// value might have led to another.
     #[test]
