@@ -1,16 +1,11 @@
 //! Backup: a consistent copy while others go on, whole or not there.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
-use safe_files::{
-    create_private, exists, failed, link, remove, resolve, sync, sync_directory_of, with_suffix,
-};
+use safe_files::{Staged, exists, resolve, with_suffix};
 use store_api::{Entity, Error, Result};
 
 use crate::{error, recovery};
@@ -23,13 +18,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) fn run(from: &Connection, to: &Path, timeout: Duration) -> Result<()> {
     let to = resolve(to)?;
     refuse_existing(&to)?;
-    let partial = Partial::create(&to)?;
-    copy(from, &partial.path, timeout)?;
-    let copied = File::open(&partial.path).map_err(|e| failed("opening", &partial.path, e))?;
-    sync(&partial.path, &copied)?;
-    link(&partial.path, &to)?;
-    partial.remove()?;
-    sync_directory_of(&to)
+    let staged = Staged::beside(&to)?;
+    copy(from, staged.path(), timeout)?;
+    staged.publish()
 }
 
 /// Also a log without its database is in the way: SQLite would play it into the copy. And so is the marker of a
@@ -44,37 +35,6 @@ fn refuse_existing(to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A copy under way, with a name of its own. Dropped before it is done, it is removed with all that SQLite laid
-/// beside it.
-struct Partial {
-    path: PathBuf,
-}
-
-impl Partial {
-    fn create(to: &Path) -> Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let mut name = OsString::from(".");
-        name.push(to.file_name().unwrap_or(OsStr::new("backup")));
-        name.push(format!(".{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-        let path = to.with_file_name(name);
-        drop(create_private(&path)?);
-        Ok(Partial { path })
-    }
-
-    fn remove(&self) -> Result<()> {
-        recovery::LOGS.iter().try_for_each(|suffix| remove(&with_suffix(&self.path, suffix)))?;
-        remove(&self.path)
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if self.remove().is_err() {
-            // The error that cut the backup off is on its way to the caller already.
-        }
-    }
-}
-
 /// Copies all pages that `from` sees into the empty file `to`.
 pub(crate) fn copy(from: &Connection, to: &Path, timeout: Duration) -> Result<()> {
     let doing = "copying the database";
@@ -84,7 +44,7 @@ pub(crate) fn copy(from: &Connection, to: &Path, timeout: Duration) -> Result<()
         | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX
         | rusqlite::OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut target = Connection::open_with_flags(to, flags).map_err(failed)?;
-    // It is flushed once, as a whole, before anybody can see it.
+    // It is flushed once, as a whole, before anybody can see it. Nothing is laid beside it.
     target.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY").map_err(failed)?;
     {
         let backup = Backup::new(from, &mut target).map_err(failed)?;

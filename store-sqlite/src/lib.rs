@@ -9,8 +9,8 @@
 //! puts it in their place ([`safe_files::recovery`]). A full disk is no failed flush: what did not fit is undone, and
 //! there is no marker.
 //!
-//! A backup is made under a name like `.copy.db.4711-0.partial`, flushed and then linked to its own. One that was cut
-//! off leaves that file, which nothing reads and anybody may remove.
+//! A backup is made under a name like `.copy.db.4711-0.new`, flushed and then linked to its own. One that was cut off
+//! leaves that file, which nothing reads; the next backup to the same place clears it away.
 //!
 //! The file and what SQLite lays beside it (`-wal`, `-shm`) are created readable by their owner alone. It must lie on
 //! a local disk: locks of network file systems cannot be relied on.

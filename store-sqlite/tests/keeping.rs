@@ -241,6 +241,17 @@ fn the_view_shows_what_a_host_reads() {
     }
 }
 
+/// A backup that was killed left its half of a copy behind, a new one each time, until the disk was full.
+#[test]
+fn a_backup_clears_away_what_a_killed_one_left() {
+    let (directory, _, store) = filled();
+    let copy = directory.path().join("copy.db");
+    let dead = directory.path().join(".copy.db.1-0.new");
+    fs::write(&dead, "half a copy").unwrap();
+    store.backup(&copy).unwrap();
+    assert!(!dead.exists() && SqliteStore::open(&copy).unwrap().verify().unwrap().is_sound());
+}
+
 #[test]
 fn a_backup_is_a_store_and_never_replaces_anything() {
     let (directory, _, store) = filled();
