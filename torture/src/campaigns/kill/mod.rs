@@ -34,7 +34,7 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 const ENGINES: [(&str, bool); 2] = [("sqlite", true), ("redb", false)];
 
 /// How often a store is written to and killed before a new one takes its place, so that it stays small.
-const LIVES: u64 = 24;
+const LIVES: u64 = 12;
 
 /// How many processes write at once.
 const WRITERS: usize = 4;
