@@ -16,7 +16,6 @@ use crate::engine::Engine;
 use crate::measure::{Tally, median};
 use crate::report::{Judged, Line};
 use crate::subject::{Failure, Result};
-use crate::targets::{Bound, Figure};
 use install::Runtime;
 use ours::Work;
 
@@ -241,13 +240,7 @@ fn report(
     let middle = |figure: fn(&Ran) -> f64| median(theirs.iter().map(figure).collect());
     let pairs = || ours.iter().zip(theirs);
     let ratio = median(pairs().map(|(ours, ran)| ours.ops_per_second() / ran.ops_per_second()).collect());
-    let judged = |least| Judged {
-        figure: Figure::Ratio,
-        bound: Bound::AtLeast(least),
-        found: ratio,
-        met: Bound::AtLeast(least).holds(ratio),
-    };
-    let line = Line {
+    let mut line = Line {
         case: of_ours.case,
         engine: of_ours.engine,
         subject: peer.name.to_owned(),
@@ -259,9 +252,9 @@ fn report(
         max_us: theirs.iter().map(|ran| ran.max_us).fold(0.0, f64::max),
         ratio: Some(ratio),
         p99_ratio: Some(median(pairs().map(|(ours, ran)| ours.quantile_us(0.99) / ran.p99_us).collect())),
-        targets: target(engine, clients).map(judged).into_iter().collect(),
         ..Line::default()
     };
+    line.judge();
     let settings = theirs.last().map(|ran| ran.settings.clone()).unwrap_or_default();
     let ours = OurFigures {
         ops_per_second: of_ours.ops_per_second,
@@ -270,16 +263,6 @@ fn report(
         settings: ours::settings(engine)?,
     };
     print(&PeerLine { line, settings, note: peer.note, ours }, is_json)
-}
-
-/// How much faster than every peer ours is to be.
-fn target(engine: Engine, clients: usize) -> Option<f64> {
-    match (engine, clients) {
-        (Engine::Sqlite, 1) => Some(1.1),
-        (Engine::Redb, 1) => Some(0.8),
-        (Engine::Sqlite | Engine::Redb, 16) => Some(2.0),
-        _ => None,
-    }
 }
 
 fn print(found: &PeerLine, is_json: bool) -> Result<()> {
