@@ -148,6 +148,15 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn amounts_are_subtracted_down_to_zero_and_are_whole_numbers() {
+        let amount = |micros: u64| Amount::try_from(micros).unwrap();
+        assert_eq!(amount(7).saturating_sub(amount(3)), amount(4));
+        assert_eq!(amount(3).saturating_sub(amount(7)), Amount::ZERO);
+        assert_eq!(u64::from(amount(7)), 7);
+        assert!(Amount::try_from(u64::MAX).is_err());
+    }
+
+    #[test]
     fn floats_that_are_no_amounts_are_refused() {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.000_001, -1.0, 9.3e12, f64::MAX] {
             assert!(Amount::try_from(bad).is_err(), "{bad}");

@@ -212,7 +212,9 @@ mod tests {
         let stored = without_run_state(&doc).into_owned();
         assert_eq!(stored.schedule.as_ref().unwrap().run_state(), RunState::default());
         assert_eq!(assemble(stored, doc.schedule.as_ref().unwrap().run_state()), doc);
-        assert!(matches!(without_run_state(&skill(None)), Cow::Borrowed(_)), "nothing to copy");
+        for nothing in [None, Some(Schedule::new("daily", "UTC", None))] {
+            assert!(matches!(without_run_state(&skill(nothing)), Cow::Borrowed(_)), "nothing to copy");
+        }
     }
 
     #[test]
@@ -234,6 +236,7 @@ mod tests {
     fn sizes_of_requests_are_checked() {
         assert!(check_max(0).is_err() && check_max(MAX_PAGE + 1).is_err() && check_max(MAX_PAGE).is_ok());
         assert_eq!(distinct("skills", &["b", "a", "b"]).unwrap(), ["b", "a"]);
+        assert_eq!(distinct("skills", &vec![0; MAX_PAGE]).unwrap(), [0]);
         assert!(distinct("skills", &vec![0; MAX_PAGE + 1]).is_err());
     }
 }

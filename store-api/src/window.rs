@@ -204,6 +204,7 @@ mod tests {
         assert_eq!(Window::default().to_string(), "rollover:7d");
         assert_eq!("7d".parse::<Window>().unwrap(), Window::default());
         assert_eq!("sliding:7d".parse::<Window>().unwrap().to_string(), "sliding:7d/168");
+        assert_eq!(Window::try_from("sliding:2d/2".to_owned()).unwrap().to_string(), "sliding:2d/2");
         for bad in [
             "",
             "7",
