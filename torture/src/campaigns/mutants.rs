@@ -23,7 +23,7 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 /// Code whose mutants are tried together: a name, the files, and the packages whose tests decide. What a crate
 /// promises by itself its own tests decide; what it promises as an engine, the laws.
 const PARTS: [(&str, &[&str], &str); 5] = [
-    ("store-api", &["store-api/src/**"], "store-api,store-memory"),
+    ("store-api", &["store-api/src/**"], "store-api,store-memory,store-redb"),
     ("commit-queue", &["commit-queue/src/**"], "commit-queue"),
     ("store-memory", &["store-memory/src/**"], "store-memory"),
     ("store-sqlite", &["store-sqlite/src/**"], "store-sqlite"),
