@@ -41,25 +41,21 @@ impl Engine {
     pub(crate) fn open(self, path: &Path, durability: Durability) -> Result<Arc<dyn Store>> {
         Ok(match self {
             Engine::Sqlite => {
-                let options = store_sqlite::Options {
-                    busy_timeout: PATIENCE,
-                    durability,
-                    readers: 1,
-                    ..store_sqlite::Options::default()
-                };
-                Arc::new(store_sqlite::SqliteStore::open_with(path, options)?)
+                Arc::new(store_sqlite::SqliteStore::open_with(path, sqlite_options(durability))?)
             }
-            Engine::Redb => {
-                let options = store_redb::Options {
-                    busy_timeout: PATIENCE,
-                    durability,
-                    cache_size: 8 << 20,
-                    ..store_redb::Options::default()
-                };
-                Arc::new(store_redb::RedbStore::open_with(path, options)?)
-            }
+            Engine::Redb => Arc::new(store_redb::RedbStore::open_with(path, redb_options(durability))?),
         })
     }
+}
+
+/// How SQLite is opened here: one thread reads.
+pub(crate) fn sqlite_options(durability: Durability) -> store_sqlite::Options {
+    store_sqlite::Options { durability, busy_timeout: PATIENCE, readers: 1, ..Default::default() }
+}
+
+/// How redb is opened here: the stores are small.
+pub(crate) fn redb_options(durability: Durability) -> store_redb::Options {
+    store_redb::Options { durability, busy_timeout: PATIENCE, cache_size: 8 << 20, ..Default::default() }
 }
 
 /// How long a call waits. Nobody is ever in the way for longer, so a `Busy` is a fault.

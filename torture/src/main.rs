@@ -16,10 +16,17 @@ use campaigns::{ALL, Campaign, Plan};
 use report::Line;
 
 mod campaigns;
+mod crew;
+mod cut;
 mod engines;
+mod lab;
 mod place;
 mod report;
+mod rng;
+mod simulation;
+mod story;
 mod tool;
+mod workload;
 
 /// Tries to break the engines.
 #[derive(Debug, Parser)]

@@ -3,10 +3,13 @@
 use crate::report::Line;
 
 mod bad_files;
+mod failed_fsync;
 mod histories;
+mod io_errors;
 mod kill;
 mod model;
 mod mutants;
+mod power;
 mod rot;
 mod schedules;
 
@@ -47,6 +50,10 @@ pub(crate) struct Campaign {
 pub(crate) const ALL: &[Campaign] = &[
     model::CAMPAIGN,
     histories::CAMPAIGN,
+    power::SQLITE,
+    power::REDB,
+    io_errors::CAMPAIGN,
+    failed_fsync::CAMPAIGN,
     kill::CAMPAIGN,
     rot::CAMPAIGN,
     schedules::CAMPAIGN,
