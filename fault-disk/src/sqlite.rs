@@ -130,7 +130,7 @@ struct File {
 struct State {
     path: PathBuf,
     disk: Arc<dyn Disk>,
-    /// Whether the next flush makes the file's name last too: the system does that for new journals.
+    /// Whether the next flush makes the file's name last too: the system does that once for each journal it opens.
     new_journal: AtomicBool,
 }
 
@@ -230,8 +230,9 @@ unsafe extern "C" fn open(
         // SAFETY: SQLite's own arguments; there is room for the system's file, as it is smaller than ours.
         return unsafe { open(*system, name, file, flags, out_flags) };
     };
+    // As the system sees it: one that it may create, be it there already.
     let journal = flags & (ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_MAIN_JOURNAL) != 0;
-    let new_journal = journal && !path.exists();
+    let new_journal = journal && flags & ffi::SQLITE_OPEN_CREATE != 0;
     // SAFETY: SQLite made room for both files. Without methods a file counts as not open, and is not closed.
     unsafe { (*file).pMethods = std::ptr::null() };
     let opened = disk.open(path, &mut || {
