@@ -1,4 +1,4 @@
-//! Peers from crates.io. Called as `peers PEER CLIENTS SECONDS DIRECTORY`; see `../loop.py` for what that means.
+//! Peers in Rust. Called as `peers PEER CLIENTS SECONDS DIRECTORY`; see `../loop.py` for what that means.
 //!
 //! What blocks runs on threads, what is async on tasks of a multi-threaded tokio, as its users run it.
 
