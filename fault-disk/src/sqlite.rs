@@ -65,6 +65,17 @@ unsafe impl Sync for System {}
 
 static SYSTEM: OnceLock<System> = OnceLock::new();
 
+/// Lets SQLite not count the memory that it uses, which it does behind one lock for the whole process: for who works on
+/// many stores at once.
+///
+/// # Errors
+/// When SQLite was used before.
+pub fn count_no_memory() -> io::Result<()> {
+    // SAFETY: the option takes one integer; SQLite refuses the call once it is initialised, and no other thread of the
+    // caller's can be in it before.
+    answer(unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int) })
+}
+
 /// Makes ours the default VFS, the first time.
 fn register() -> io::Result<()> {
     static REGISTERED: OnceLock<c_int> = OnceLock::new();

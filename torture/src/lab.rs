@@ -144,3 +144,31 @@ impl Honest<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::rng;
+    use crate::workload::{Host, states};
+
+    #[test]
+    fn a_state_is_judged_by_what_was_acknowledged() {
+        let calls = Host::new(rng(1, 0), "a").calls(6);
+        let states = states(None, &calls).unwrap();
+        let judge = |number: usize| Honest { states: &states, range: 3..=4 }.judge(&states[number]);
+        assert_eq!((judge(3), judge(4)), (Verdict::Sound(3), Verdict::Sound(4)));
+        assert_eq!(judge(1), Verdict::Lost(2));
+        assert!(matches!(judge(6), Verdict::Wrong(_)), "from the future");
+        let nothing = Honest { states: &states, range: 3..=4 }.judge(&Digests::default());
+        assert!(matches!(nothing, Verdict::Wrong(_)));
+    }
+
+    /// A host that is refused would leave a campaign with nothing to compare.
+    #[test]
+    fn no_call_of_a_host_is_refused() {
+        for part in 0..200 {
+            let calls = Host::new(rng(2, part), "a").calls(40);
+            assert_eq!(states(None, &calls).unwrap().len(), 41);
+        }
+    }
+}

@@ -85,6 +85,7 @@ fn run_child(name: &str, arguments: &[String]) -> ExitCode {
 
 /// Does what was asked for; says whether it ended well.
 fn run(args: &Args) -> io::Result<bool> {
+    fault_disk::sqlite::count_no_memory()?;
     let out = &mut io::stdout();
     match (args.campaign.as_str(), &args.file) {
         ("list", None) => list(out).map(|()| true),

@@ -19,6 +19,9 @@ use crate::workload::{Call, Host, digests, states};
 /// The name of the store's file.
 pub(crate) const STORE: &str = "s";
 
+/// The name of its backup.
+pub(crate) const BACKUP: &str = "b";
+
 /// A store of the oldest schema that there is.
 const OLDEST_SQLITE: &[u8] = include_bytes!("../../store-sqlite/tests/fixtures/schema-1.db");
 
@@ -56,6 +59,11 @@ impl Story {
         Ok(Story { before, sittings, states })
     }
 
+    /// The number of the last state.
+    pub(crate) fn last(&self) -> usize {
+        self.states.len() - 1
+    }
+
     /// Puts what is there before it begins into an empty directory.
     pub(crate) fn prepare(&self, directory: &Path) -> io::Result<()> {
         self.before.map_or(Ok(()), |file| fs::write(directory.join(STORE), file))
@@ -81,9 +89,13 @@ pub(crate) struct Telling<'a> {
     story: &'a Story,
     /// Whether every answer is taken for a yes, which makes it the host of an engine that swallows errors.
     pub(crate) believes_everything: bool,
+    /// Whether a backup is made before the store is closed for the last time.
+    pub(crate) backs_up: bool,
     store: Option<Arc<dyn Store>>,
     /// For each call that was acknowledged, how many events there were then.
     acknowledged: Vec<usize>,
+    /// How many events there were when the backup was acknowledged.
+    backed_up: Option<usize>,
     /// Whether the call after them has failed, and may have happened all the same.
     in_doubt: bool,
     /// Whether it is known what the store holds.
@@ -96,8 +108,10 @@ impl<'a> Telling<'a> {
             machine,
             story,
             believes_everything: false,
+            backs_up: false,
             store: None,
             acknowledged: Vec::new(),
+            backed_up: None,
             in_doubt: false,
             is_known: true,
         }
@@ -115,6 +129,9 @@ impl<'a> Telling<'a> {
             self.open()?;
             while let Some(call) = calls.get(self.acknowledged.len().max(begin) - begin) {
                 self.call(call)?;
+            }
+            if self.backs_up && end == self.story.last() {
+                self.back_up()?;
             }
             if let Some(store) = self.store.take() {
                 store.close().or_else(|e| self.failed(e))?;
@@ -169,6 +186,14 @@ impl<'a> Telling<'a> {
         }
     }
 
+    fn back_up(&mut self) -> std::result::Result<(), Stop> {
+        let Some(store) = &self.store else { return self.failed(Error::Closed) };
+        let made = store.backup(&self.machine.path(BACKUP));
+        made.or_else(|e| self.failed(e))?;
+        self.backed_up = Some(self.machine.log().len());
+        Ok(())
+    }
+
     fn failed<T>(&mut self, error: Error) -> std::result::Result<T, Stop> {
         (self.store, self.is_known) = (None, false);
         match error.kind() {
@@ -182,7 +207,7 @@ impl<'a> Telling<'a> {
 
     /// What was acknowledged when.
     pub(crate) fn told(self) -> Told {
-        Told { acknowledged: self.acknowledged }
+        Told { acknowledged: self.acknowledged, backed_up: self.backed_up }
     }
 }
 
@@ -191,9 +216,15 @@ impl<'a> Telling<'a> {
 pub(crate) struct Told {
     /// For each call, how many events there were when it was acknowledged.
     acknowledged: Vec<usize>,
+    backed_up: Option<usize>,
 }
 
 impl Told {
+    /// Whether the backup has to be there when the power goes after so many events.
+    pub(crate) fn is_backed_up(&self, position: usize) -> bool {
+        self.backed_up.is_some_and(|at| at <= position)
+    }
+
     /// The states that are honest when the power goes after so many events: what was acknowledged by then, and the
     /// call after it, which may have been under way.
     pub(crate) fn honest(&self, position: usize) -> RangeInclusive<usize> {

@@ -97,8 +97,7 @@ impl Failing {
                 Err(Stop::Wrong(verdict)) => return Ok(verdict),
                 Err(Stop::Failed(e)) => return Err(format!("does not go on: {}", describe(&e))),
             }
-            let end = story.states.len() - 1;
-            let honest = Honest { states: &story.states, range: end..=end };
+            let honest = Honest { states: &story.states, range: story.last()..=story.last() };
             Ok(lab::look(|| machine.open(STORE), &honest, true))
         });
         if has_failed {

@@ -11,11 +11,11 @@ use crate::campaigns::{Campaign, Plan};
 use crate::crew::Crew;
 use crate::cut;
 use crate::engines::Engine;
-use crate::lab::{self, Honest, Scratch};
+use crate::lab::{self, Honest, Scratch, Verdict};
 use crate::report::Line;
 use crate::rng::rng;
 use crate::simulation::Machine;
-use crate::story::{STORE, Stop, Story, Telling};
+use crate::story::{BACKUP, STORE, Stop, Story, Telling, Told};
 
 pub(crate) const SQLITE: Campaign = Campaign {
     name: "power-sqlite",
@@ -79,7 +79,7 @@ const LONGEST: usize = 8;
 const AGAIN: u64 = 40;
 
 /// One in so many images is verified record by record, too.
-const VERIFIED: u64 = 4;
+const VERIFIED: u64 = 8;
 
 impl Cutting<'_> {
     fn run(&self) -> io::Result<()> {
@@ -91,6 +91,7 @@ impl Cutting<'_> {
         let log = if honest_disk { Log::new() } else { Log::without_syncs() };
         let machine = Machine::new(engine, durability, &directory, log)?;
         let mut telling = Telling::new(&machine, &story);
+        telling.backs_up = rng.u8(0..3) == 0;
         telling.go_on().map_err(|stop| match stop {
             Stop::Failed(e) => io::Error::other(e),
             Stop::Wrong(verdict) => io::Error::other(format!("story {}: {verdict:?}", self.number)),
@@ -105,49 +106,67 @@ impl Cutting<'_> {
             |position| told.honest(position),
             |position, image, range, rng| {
                 let honest = Honest { states: &story.states, range };
-                let tried = self.look(image, &honest, position)?;
+                let cut = Cut { position, honest, story: &story, told: &told };
+                let tried = self.look(image, &cut)?;
                 if tried.is_multiple_of(AGAIN) {
-                    self.cut_again(image, &honest, position, rng)?;
+                    self.cut_again(image, &cut, rng)?;
                 }
                 Ok(!self.crew.is_done())
             },
         )
     }
 
-    fn look(&self, image: &Image, honest: &Honest<'_>, position: usize) -> io::Result<u64> {
+    fn look(&self, image: &Image, cut: &Cut<'_>) -> io::Result<u64> {
         let directory = self.scratch.empty("image")?;
         lab::lay_out(image, &directory)?;
         let tried = self.crew.try_one();
-        let open = || self.setup.engine.open(&directory.join(STORE), Durability::PowerLoss);
-        let verdict = lab::look(open, honest, tried.is_multiple_of(VERIFIED));
-        self.crew.count(&verdict, || format!("story {}, power cut after event {position}", self.number));
+        let open = |name: &str| self.setup.engine.open(&directory.join(name), Durability::PowerLoss);
+        let context = |what: &str| format!("story {}, {what} after event {}", self.number, cut.position);
+        let verdict = lab::look(|| open(STORE), &cut.honest, tried.is_multiple_of(VERIFIED));
+        self.crew.count(&verdict, || context("store"));
+        if directory.join(BACKUP).exists() {
+            let verdict = lab::look(|| open(BACKUP), &cut.whole_backup(), true);
+            self.crew.count(&verdict, || context("backup"));
+        } else if cut.told.is_backed_up(cut.position) {
+            self.crew.count(&Verdict::Lost(1), || context("backup"));
+        }
         Ok(tried)
     }
 
     /// Opens an image on a simulated disk, and cuts the power again meanwhile.
-    fn cut_again(
-        &self,
-        image: &Image,
-        honest: &Honest<'_>,
-        position: usize,
-        rng: &mut Rng,
-    ) -> io::Result<()> {
+    fn cut_again(&self, image: &Image, cut: &Cut<'_>, rng: &mut Rng) -> io::Result<()> {
         let directory = self.scratch.empty("machine")?;
         lab::lay_out(image, &directory)?;
         let machine = Machine::new(self.setup.engine, Durability::PowerLoss, &directory, Log::new())?;
         // What it comes to without a second cut was looked at before.
-        lab::look(|| machine.open(STORE), honest, false);
+        lab::look(|| machine.open(STORE), &cut.honest, false);
         let events = machine.log().take();
         drop(machine);
         cut::each(
             &events,
             0,
             rng,
-            |_| honest.range.clone(),
+            |_| cut.honest.range.clone(),
             |_, image, _, _| {
-                self.look(image, honest, position)?;
+                self.look(image, cut)?;
                 Ok(!self.crew.is_done())
             },
         )
+    }
+}
+
+/// A power cut in a story.
+struct Cut<'c> {
+    /// After how many events.
+    position: usize,
+    honest: Honest<'c>,
+    story: &'c Story,
+    told: &'c Told,
+}
+
+impl Cut<'_> {
+    /// What a backup has to hold, if it is there.
+    fn whole_backup(&self) -> Honest<'_> {
+        Honest { states: &self.story.states, range: self.story.last()..=self.story.last() }
     }
 }
