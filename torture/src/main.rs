@@ -20,6 +20,7 @@ mod crew;
 mod cut;
 mod engines;
 mod lab;
+mod mount;
 mod place;
 mod report;
 mod rng;

@@ -1,4 +1,4 @@
-//! The tools that some campaigns run: cargo, on this workspace.
+//! The tools that some campaigns run: cargo, on this workspace, and those of the system.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -37,4 +37,18 @@ pub(crate) fn missing(arguments: &[&str]) -> io::Result<Option<String>> {
 /// What a command said, its output and its complaints.
 pub(crate) fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+/// Runs a tool of the system with some options on some paths.
+///
+/// # Errors
+/// When it is not there or fails: the first line of its complaint.
+pub(crate) fn run(name: &str, options: &[&str], paths: &[&Path]) -> io::Result<()> {
+    let output = Command::new(name).args(options).args(paths).stdin(Stdio::null()).output();
+    let output = output.map_err(|e| io::Error::new(e.kind(), format!("{name}: {e}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = text(&output);
+    Err(io::Error::other(complaint.lines().next().unwrap_or(name).to_owned()))
 }

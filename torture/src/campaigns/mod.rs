@@ -3,6 +3,7 @@
 use crate::report::Line;
 
 mod bad_files;
+mod disk_full;
 mod failed_fsync;
 mod histories;
 mod io_errors;
@@ -10,6 +11,7 @@ mod kill;
 mod model;
 mod mutants;
 mod power;
+mod power_cut;
 mod rot;
 mod schedules;
 
@@ -55,8 +57,10 @@ pub(crate) const ALL: &[Campaign] = &[
     io_errors::CAMPAIGN,
     failed_fsync::CAMPAIGN,
     kill::CAMPAIGN,
+    power_cut::CAMPAIGN,
     rot::CAMPAIGN,
     schedules::CAMPAIGN,
     mutants::CAMPAIGN,
+    disk_full::CAMPAIGN,
     bad_files::CAMPAIGN,
 ];

@@ -12,7 +12,7 @@ use super::said::Ack;
 
 /// What the writers of one store were told, and how many of them were killed.
 #[derive(Debug, Default)]
-pub(super) struct Acked {
+pub(crate) struct Acked {
     versions: BTreeMap<String, u64>,
     events: BTreeMap<String, u64>,
     units: BTreeSet<String>,
@@ -30,7 +30,7 @@ pub(super) struct Acked {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub(super) lost: Vec<String>,
     pub(super) wrong: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Found {
 }
 
 impl Acked {
-    pub(super) fn writers_died(&mut self, writers: u64) {
+    pub(crate) fn writers_died(&mut self, writers: u64) {
         self.doubts += writers;
     }
 
@@ -86,7 +86,7 @@ impl Acked {
     }
 
     /// Compares a store that was opened again with what its writers were told.
-    pub(super) fn check(&self, store: &dyn Store) -> Result<Found> {
+    pub(crate) fn check(&self, store: &dyn Store) -> Result<Found> {
         let mut found = Found::default();
         let verification = store.verify()?;
         found.wrong(!verification.is_sound(), || format!("verify: {:?}", verification.problems));

@@ -28,7 +28,7 @@ pub(super) struct Orders {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Task {
     /// Writes without end, on that many threads.
-    Write { threads: u64 },
+    Write { threads: u64, durability: Durability },
     /// Acknowledges what it has gathered before it writes it, which no store does: the control.
     Gather,
     /// Opens the store, which makes it or brings it up to date.
@@ -76,9 +76,9 @@ fn obey(arguments: &[String]) -> std::result::Result<(), Box<dyn StdError>> {
     let orders: Orders = serde_json::from_str(arguments.first().ok_or("no orders")?)?;
     let open = |url: &str| place::open(url, Durability::PowerLoss);
     match &orders.task {
-        Task::Write { threads } => {
+        Task::Write { threads, durability } => {
             say(&Said::Begins);
-            let store = open(&orders.url)?;
+            let store = place::open(&orders.url, *durability)?;
             say(&Said::Opened);
             thread::scope(|scope| {
                 for number in 0..*threads {

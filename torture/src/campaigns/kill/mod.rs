@@ -11,10 +11,12 @@ use store::{Durability, Record, Verification};
 use super::{Campaign, Plan};
 use crate::place::{open, scratch, url};
 use crate::report::Line;
-use check::{Acked, Found};
+use check::Found;
 use child::{Orders, Task};
 use said::{Ack, Said};
 use victim::{Victim, pause};
+
+pub(super) use check::Acked;
 
 mod check;
 mod child;
@@ -28,7 +30,7 @@ pub(crate) const CAMPAIGN: Campaign = Campaign {
     child: Some(child::main),
 };
 
-type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+pub(super) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// An engine with a file, and whether several processes may open it at once.
 const ENGINES: [(&str, bool); 2] = [("sqlite", true), ("redb", false)];
@@ -76,16 +78,16 @@ fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
 const OF_SCHEMA_1: &[u8] = include_bytes!("../../../../store-sqlite/tests/fixtures/schema-1.db");
 
 /// One configuration under way.
-struct Killer<'l> {
+pub(super) struct Killer<'l> {
     engine: &'static str,
-    random: fastrand::Rng,
+    pub(super) random: fastrand::Rng,
     /// How many children were started.
     children: u64,
-    line: &'l mut Line,
+    pub(super) line: &'l mut Line,
 }
 
 impl<'l> Killer<'l> {
-    fn new(engine: &'static str, seed: u64, line: &'l mut Line) -> Self {
+    pub(super) fn new(engine: &'static str, seed: u64, line: &'l mut Line) -> Self {
         // Each configuration draws its own numbers from the seed.
         let salt = line.configuration.bytes().fold(seed, |sum, byte| sum.rotate_left(5) ^ u64::from(byte));
         Killer { engine, random: fastrand::Rng::with_seed(salt), children: 0, line }
@@ -98,7 +100,7 @@ impl<'l> Killer<'l> {
         }
     }
 
-    fn wrong(&mut self, what: impl FnOnce() -> String) {
+    pub(super) fn wrong(&mut self, what: impl FnOnce() -> String) {
         self.line.wrong += 1;
         let at = self.line.tried;
         self.line.fault(|| format!("kill {at}: {}", what()));
@@ -110,13 +112,26 @@ impl<'l> Killer<'l> {
         Ok((self.children, Victim::start(&orders)?))
     }
 
+    /// Starts a process that writes on that many threads.
+    pub(super) fn start_writer(
+        &mut self,
+        threads: u64,
+        durability: Durability,
+        url: &str,
+        acked: &mut Acked,
+    ) -> io::Result<Victim> {
+        let (process, victim) = self.start(Task::Write { threads, durability }, url)?;
+        acked.child_began(process);
+        Ok(victim)
+    }
+
     /// Up to that long, each time as likely.
     fn moment(&mut self, most: Duration) -> Duration {
         most.mul_f64(self.random.f64())
     }
 
     /// What a child has said; complaints are faults.
-    fn heard(&mut self, said: Vec<Said>, acked: &mut Acked) {
+    pub(super) fn heard(&mut self, said: Vec<Said>, acked: &mut Acked) {
         for said in said {
             match said {
                 Said::Ack(ack) => self.acknowledged(ack, acked),
@@ -133,7 +148,7 @@ impl<'l> Killer<'l> {
         }
     }
 
-    fn note(&mut self, found: Found) {
+    pub(super) fn note(&mut self, found: Found) {
         let at = self.line.tried;
         self.line.lost += found.lost.len() as u64;
         self.line.wrong += found.wrong.len() as u64;
@@ -152,8 +167,7 @@ impl<'l> Killer<'l> {
             while self.line.tried < until {
                 while writers.len() < processes {
                     let threads = self.random.u64(1..=3);
-                    let (process, victim) = self.start(Task::Write { threads }, &url)?;
-                    acked.child_began(process);
+                    let victim = self.start_writer(threads, Durability::PowerLoss, &url, &mut acked)?;
                     writers.push((threads, victim));
                 }
                 let (threads, victim) = writers.swap_remove(self.random.usize(..writers.len()));
@@ -171,7 +185,7 @@ impl<'l> Killer<'l> {
     }
 
     /// Makes a store with what the writers work on.
-    fn prepared(&self, directory: &Path) -> Result<String> {
+    pub(super) fn prepared(&self, directory: &Path) -> Result<String> {
         let url = url(self.engine, &directory.join("store"));
         let store = open(&url, Durability::PowerLoss)?;
         child::prepare(&*store)?;
@@ -179,8 +193,8 @@ impl<'l> Killer<'l> {
         Ok(url)
     }
 
-    /// Kills a writer some acknowledgements after it has opened its store, or, one in four, while it opens it.
-    fn kill_writer(&mut self, mut victim: Victim, threads: u64, acked: &mut Acked) -> Result {
+    /// Lets a writer go on to some acknowledgements after it has opened its store, or, one in four, into its opening.
+    pub(super) fn let_write(&mut self, victim: &mut Victim, acked: &mut Acked) -> Result {
         const MOST_ACKS: u64 = 40;
         const AFTER: Duration = Duration::from_micros(400);
         const OPENING: Duration = Duration::from_millis(2);
@@ -211,6 +225,12 @@ impl<'l> Killer<'l> {
         }
         let wait = self.moment(if in_open { OPENING } else { AFTER });
         pause(wait);
+        Ok(())
+    }
+
+    /// Kills a writer at some moment.
+    fn kill_writer(&mut self, mut victim: Victim, threads: u64, acked: &mut Acked) -> Result {
+        self.let_write(&mut victim, acked)?;
         let said = victim.kill()?;
         self.line.tried += 1;
         acked.writers_died(threads);

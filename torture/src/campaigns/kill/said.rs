@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// It is about to do what it was told.
     Begins,
     /// It has opened its store.
@@ -19,7 +19,7 @@ pub(super) enum Said {
 
 /// An acknowledged write, with what it was told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Ack {
+pub(crate) enum Ack {
     Version {
         id: String,
         seq: u64,

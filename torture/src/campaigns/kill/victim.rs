@@ -1,7 +1,9 @@
 //! A child, as its parent sees it.
 
 use std::io::{self, BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::child::Orders;
@@ -12,9 +14,10 @@ use crate::CHILD;
 const AWAKE: Duration = Duration::from_micros(500);
 
 /// A child that was started. Killed when it is dropped.
-pub(super) struct Victim {
+pub(crate) struct Victim {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// What it has said, read on a thread of its own, so that the child never waits and can be asked without waiting.
+    said: Receiver<io::Result<Said>>,
 }
 
 impl Victim {
@@ -25,25 +28,42 @@ impl Victim {
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().ok_or_else(|| io::Error::other("a child without an output"))?;
-        Ok(Victim { child, output: BufReader::new(output) })
+        let (hear, said) = mpsc::channel();
+        thread::spawn(move || {
+            // Whoever does not listen any more has dropped the child.
+            lines(BufReader::new(output)).try_for_each(|line| hear.send(line))
+        });
+        Ok(Victim { child, said })
     }
 
-    /// The next line; `None` when the child is gone. A line that the kill cut off was not said.
+    /// The next that it says; `None` when the child is gone.
     pub(super) fn next(&mut self) -> io::Result<Option<Said>> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        if !line.ends_with('\n') {
-            return Ok(None);
-        }
-        Ok(Some(serde_json::from_str(&line)?))
+        self.said.recv().map_or(Ok(None), |said| said.map(Some))
+    }
+
+    /// What it has said by now and nobody has heard.
+    pub(crate) fn so_far(&self) -> io::Result<Vec<Said>> {
+        self.said.try_iter().collect()
     }
 
     /// Kills it, as `kill -9` does, and gives all that it had said.
-    pub(super) fn kill(mut self) -> io::Result<Vec<Said>> {
+    pub(crate) fn kill(mut self) -> io::Result<Vec<Said>> {
         self.child.kill()?;
         self.child.wait()?;
-        std::iter::from_fn(|| self.next().transpose()).collect()
+        self.said.iter().collect()
     }
+}
+
+/// What an output says, to its end. A line that the kill cut off was not said.
+fn lines(mut output: impl BufRead) -> impl Iterator<Item = io::Result<Said>> {
+    std::iter::from_fn(move || {
+        let mut line = String::new();
+        match output.read_line(&mut line) {
+            Err(e) => Some(Err(e)),
+            Ok(_) if line.ends_with('\n') => Some(serde_json::from_str(&line).map_err(io::Error::from)),
+            Ok(_) => None,
+        }
+    })
 }
 
 impl Drop for Victim {
