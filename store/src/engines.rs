@@ -8,7 +8,7 @@ use crate::OpenOptions;
 use crate::url::{Location, check_path};
 
 /// Opens what follows the scheme.
-type Open = fn(&str, &OpenOptions) -> Result<Arc<dyn Store>>;
+pub(crate) type Open = fn(&str, &OpenOptions) -> Result<Arc<dyn Store>>;
 
 /// An engine of this project.
 pub(crate) struct Engine {
@@ -48,8 +48,8 @@ pub(crate) const ALL: &[Engine] = &[
     },
 ];
 
-/// Opens the store at `location` with the engine that it names, or the one there is.
-pub(crate) fn open(location: Location<'_>, options: &OpenOptions) -> Result<Arc<dyn Store>> {
+/// The scheme of the engine that `location` names, or of the one there is, and how that opens what follows it.
+pub(crate) fn find(location: Location<'_>) -> Result<(&'static str, Open)> {
     let engine = match location.scheme {
         Some(scheme) => named(scheme)?,
         None => only(location.rest)?,
@@ -64,7 +64,7 @@ pub(crate) fn open(location: Location<'_>, options: &OpenOptions) -> Result<Arc<
         let reason = format!("nothing may follow \"{}:\", found {:?}", engine.scheme, location.rest);
         return Err(Error::invalid("url", reason));
     }
-    open(location.rest, options)
+    Ok((engine.scheme, open))
 }
 
 /// The engine with this scheme.

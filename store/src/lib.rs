@@ -139,7 +139,17 @@ pub fn open(url: &str) -> Result<Arc<dyn Store>> {
 /// # Errors
 /// As [`open`], and `NotFound` when there is no file and [`create`](OpenOptions::create) is off.
 pub fn open_with(url: &str, options: &OpenOptions) -> Result<Arc<dyn Store>> {
-    engines::open(url::parse(url)?, options)
+    let location = url::parse(url)?;
+    let (_, open) = engines::find(location)?;
+    open(location.rest, options)
+}
+
+/// What [`open`] takes a URL for before any file is touched: the scheme of an engine, and a path. For the campaign
+/// that fuzzes URLs.
+#[doc(hidden)]
+pub fn take_apart(url: &str) -> Result<(&'static str, &str)> {
+    let location = url::parse(url)?;
+    Ok((engines::find(location)?.0, location.rest))
 }
 
 /// The schemes of the engines that are compiled in.

@@ -9,5 +9,5 @@ mod table;
 
 pub(crate) use dispatch::call;
 pub(crate) use params::Params;
-pub(crate) use protocol::serve;
+pub(crate) use protocol::{answer_line, serve};
 pub(crate) use table::find;

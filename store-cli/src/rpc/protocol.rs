@@ -38,7 +38,7 @@ pub(crate) fn serve(
 }
 
 /// The answer to one line: a response, or a list of them for a batch, or nothing for notifications.
-fn answer_line(store: &dyn Store, clock: Clock, line: &[u8]) -> Option<Value> {
+pub(crate) fn answer_line(store: &dyn Store, clock: Clock, line: &[u8]) -> Option<Value> {
     let refuse = |message: String| Some(failure(Value::Null, PARSE_ERROR, message, None));
     let text = match std::str::from_utf8(line) {
         Ok(text) => text,

@@ -5,6 +5,7 @@ use crate::report::Line;
 mod bad_files;
 mod disk_full;
 mod failed_fsync;
+mod fuzz;
 mod histories;
 mod io_errors;
 mod kill;
@@ -60,6 +61,7 @@ pub(crate) const ALL: &[Campaign] = &[
     power_cut::CAMPAIGN,
     rot::CAMPAIGN,
     schedules::CAMPAIGN,
+    fuzz::CAMPAIGN,
     mutants::CAMPAIGN,
     disk_full::CAMPAIGN,
     bad_files::CAMPAIGN,
