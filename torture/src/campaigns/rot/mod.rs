@@ -77,8 +77,13 @@ impl Subject {
             states.drain(..states.len() - 1);
         }
         let files = read_files(engine, &path)?;
+        let answered = |number: usize| states.iter().filter_map(move |state| state.get(number)).flatten();
         let known = (0..=questions.len())
-            .map(|number| states.iter().filter_map(|state| state.get(number)).flatten().cloned().collect())
+            .map(|number| {
+                let question = number.checked_sub(1).and_then(|number| questions.get(number));
+                let width = if question.is_some_and(|question| question.is_first_of_next) { 2 } else { 1 };
+                (number..number + width).flat_map(answered).cloned().collect()
+            })
             .collect();
         Ok(Subject { engine, files, questions, states, known })
     }

@@ -19,6 +19,9 @@ pub(super) struct Question {
     pub(super) what: String,
     /// Whether the answer is worked out from many records, so that one that is missing changes it.
     pub(super) is_sum: bool,
+    /// Whether the answer is the first record of the answer to the next question: when a key is damaged and leads
+    /// nowhere, the record behind it is the first. No read can tell that; `verify` does.
+    pub(super) is_first_of_next: bool,
     ask: Box<Ask>,
 }
 
@@ -27,7 +30,7 @@ impl Question {
         what: impl Into<String>,
         ask: impl Fn(&dyn Seams) -> Result<Answer> + Send + Sync + 'static,
     ) -> Question {
-        Question { what: what.into(), is_sum: false, ask: Box::new(ask) }
+        Question { what: what.into(), is_sum: false, is_first_of_next: false, ask: Box::new(ask) }
     }
 
     pub(super) fn ask(&self, store: &dyn Store) -> Result<Answer> {
@@ -113,13 +116,14 @@ fn of_definition<D: Definition>(
 ) {
     let name = format!("{} {}", D::KIND.entity(), doc.id().as_ref());
     let (id, owner, title) = (doc.id().clone(), doc.owner().clone(), doc.name().clone());
-    let mut ask = |what: &str, ask: fn(&dyn Catalog<D>, &D::Id) -> Result<Answer>| {
+    let ask = |what: &str, ask: fn(&dyn Catalog<D>, &D::Id) -> Result<Answer>| {
         let id = id.clone();
-        questions.push(Question::new(format!("{what} {name}"), move |s| ask(catalog(s), &id)));
+        Question::new(format!("{what} {name}"), move |s| ask(catalog(s), &id))
     };
-    ask("the", |catalog, id| catalog.get(id).map(each));
-    ask("the latest version of", |catalog, id| catalog.latest(id).map(each));
-    ask("the versions of", |catalog, id| page(catalog.versions(id, &whole())));
+    let latest = ask("the latest version of", |catalog, id| catalog.latest(id).map(each));
+    questions.push(ask("the", |catalog, id| catalog.get(id).map(each)));
+    questions.push(Question { is_first_of_next: true, ..latest });
+    questions.push(ask("the versions of", |catalog, id| page(catalog.versions(id, &whole()))));
     questions.push(Question::new(format!("by its name {name}"), move |s| {
         catalog(s).by_name(&owner, &title).map(each)
     }));
