@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use contract_tests::saboteurs::{Fault, Saboteur, WITHOUT_SABOTEUR};
+use contract_tests::saboteurs::{Fault, RACES, Saboteur, WITHOUT_SABOTEUR};
 use contract_tests::suite::{Check, REGISTRY, Suite};
 use contract_tests::{history, laws, model};
 use store_api::contract;
@@ -143,16 +143,6 @@ fn the_model_catches_saboteurs_too() {
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err(), "the model does not catch {fault:?}");
     }
 }
-
-/// The faults that only show when threads meet.
-const RACES: [Fault; 6] = [
-    Fault::UnguardedMax,
-    Fault::MarkIsGetChangeSave,
-    Fault::EventSeqFromOldCount,
-    Fault::AddIsGetChangePut,
-    Fault::LimitCheckedEarly,
-    Fault::ClaimNotStored,
-];
 
 #[test]
 fn the_concurrent_test_catches_races() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Durability, Result, Store};
+use store::{Durability, Record, Result, Store};
 
 /// An engine with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,4 +66,14 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+/// Everything that a store holds.
+pub(crate) fn records(store: &dyn Store) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    store.export(&mut |record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
 }

@@ -110,6 +110,16 @@ faults! {
     "SEC-1" FileForEverybody = "creates its file as the system likes it, for everybody to read";
 }
 
+/// The faults that only show when threads meet.
+pub const RACES: [Fault; 6] = [
+    Fault::UnguardedMax,
+    Fault::MarkIsGetChangeSave,
+    Fault::EventSeqFromOldCount,
+    Fault::AddIsGetChangePut,
+    Fault::LimitCheckedEarly,
+    Fault::ClaimNotStored,
+];
+
 /// The laws that have no saboteur, and why. A law that cannot be broken here would be listed with its reason.
 pub const WITHOUT_SABOTEUR: &[(&str, &str)] = &[];
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use contract_tests::harness::Harness;
 use contract_tests::history::{self, Log};
-use contract_tests::saboteurs::{Fault, Saboteur};
+use contract_tests::saboteurs::{Fault, RACES, Saboteur};
 use fault_disk::{Delay, Disk};
 use store::{Durability, Store};
 use store_redb::RedbStore;
@@ -41,16 +41,6 @@ const THREADS_EACH: u64 = 2;
 
 /// How long a flush of a slow disk takes: long enough that writers gather behind it, and share the next one.
 const FLUSH: Duration = Duration::from_micros(200);
-
-/// The faults that only show when threads meet.
-const RACES: [Fault; 6] = [
-    Fault::UnguardedMax,
-    Fault::MarkIsGetChangeSave,
-    Fault::EventSeqFromOldCount,
-    Fault::AddIsGetChangePut,
-    Fault::LimitCheckedEarly,
-    Fault::ClaimNotStored,
-];
 
 fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
     let operations = plan.count(200_000, 1_000_000);

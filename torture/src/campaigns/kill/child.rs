@@ -8,9 +8,10 @@ use std::time::Duration;
 use contract_tests::fixture;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use store::{Durability, Error, ErrorKind, Record, Result, Seams, Skill, Store, StoreExt};
+use store::{Durability, Error, ErrorKind, Result, Seams, Skill, Store, StoreExt};
 
 use super::said::{Ack, Said};
+use crate::engines::records;
 use crate::place;
 
 /// What a child is told.
@@ -128,16 +129,6 @@ fn obey(arguments: &[String]) -> std::result::Result<(), Box<dyn StdError>> {
 /// Keeps the store open until the kill comes.
 fn wait_for_the_end(_store: &dyn Store) {
     thread::sleep(LIFE);
-}
-
-/// Everything that a store holds.
-pub(super) fn records(store: &dyn Store) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    store.export(&mut |record| {
-        records.push(record);
-        Ok(())
-    })?;
-    Ok(records)
 }
 
 /// The version, the event and the charge of one transaction.

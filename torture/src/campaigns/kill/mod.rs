@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use store::{Durability, Record, Verification};
 
 use super::{Campaign, Plan};
+use crate::engines::records;
 use crate::place::{open, scratch, url};
 use crate::report::Line;
 use check::Found;
@@ -409,7 +410,7 @@ fn filled(url: &str) -> Result<Vec<Record>> {
     let store = open(url, Durability::PowerLoss)?;
     child::prepare(&*store)?;
     child::fill(&*store, RECORDS)?;
-    let records = child::records(&*store)?;
+    let records = records(&*store)?;
     store.close()?;
     Ok(records)
 }
@@ -421,7 +422,7 @@ fn contents(url: &str) -> Result<Vec<Record>> {
     if !verification.is_sound() {
         return Err(format!("verify: {:?}", verification.problems).into());
     }
-    let records = child::records(&*store)?;
+    let records = records(&*store)?;
     store.close()?;
     Ok(records)
 }

@@ -16,10 +16,10 @@ use std::thread;
 use contract_tests::fixture::{at, charge, checkpoint, event, id, skill, version};
 use contract_tests::laws::moves::fill;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
-use store::{Account, Durability, ErrorKind, Expect, Record, Result, Seams, Store, describe};
+use store::{Account, Durability, ErrorKind, Expect, Result, Seams, Store, describe};
 
 use super::{Campaign, Plan};
-use crate::engines::{Engine, beside};
+use crate::engines::{Engine, beside, records};
 use crate::place::scratch;
 use crate::report::{Attempt, Broken, Line};
 use questions::{Answer, Question, export, questions};
@@ -114,15 +114,6 @@ fn read_files(engine: Engine, path: &Path) -> std::io::Result<Vec<(&'static str,
     let suffixes: &[&str] = if engine == Engine::Sqlite { &["", "-wal"] } else { &[""] };
     let there = suffixes.iter().filter(|suffix| beside(path, suffix).exists());
     there.map(|suffix| Ok((*suffix, fs::read(beside(path, suffix))?))).collect()
-}
-
-fn records(store: &dyn Store) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    store.export(&mut |record| {
-        records.push(record);
-        Ok(())
-    })?;
-    Ok(records)
 }
 
 fn ask_all(store: &dyn Store, questions: &[Question]) -> Result<Vec<Answer>> {
