@@ -13,6 +13,8 @@ use crate::suite::Suite;
 const THREADS: usize = 4;
 /// Charges of each thread.
 const CHARGES: usize = 25;
+/// How often they race for one unit.
+const ROUNDS: usize = 20;
 /// Charges that WIN-7 compares with a sum made by hand.
 const SLIDING_CHARGES: u64 = 120;
 
@@ -243,6 +245,7 @@ pub fn win_6_limits_holds_and_keys(suite: &Suite<'_>) {
     holds(suite);
     keys(suite);
     threads_race_for_a_limit(suite);
+    threads_race_for_the_last_unit(suite);
     threads_race_with_one_key(suite);
 }
 
@@ -397,6 +400,21 @@ fn threads_race_for_a_limit(suite: &Suite<'_>) {
     let left = charge(&account, LIMIT - usage.used.micros());
     assert_eq!(store.budgets().admit(&left, limit, at(3)).unwrap().used, limit);
     refused(store.budgets().admit(&charge(&account, 1), limit, at(3)), ErrorKind::LimitExceeded);
+}
+
+/// In the race above the account is full most of the time, so a check that came too early was only seen now and then.
+/// Here all find room for one, at the same moment, again and again.
+fn threads_race_for_the_last_unit(suite: &Suite<'_>) {
+    let instance = suite.create();
+    let store = instance.store();
+    for round in 0..ROUNDS {
+        let account = account(&format!("c{round}"), 1_000);
+        let admitted = race(THREADS, |_| store.budgets().admit(&charge(&account, 1), micros(1), at(1)));
+        let refusals: Vec<_> = admitted.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refusals.len(), THREADS - 1, "one of them finds room");
+        refusals.iter().for_each(|error| assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}"));
+        assert_eq!(used(&*store, &account, at(1)), 1);
+    }
 }
 
 fn threads_race_with_one_key(suite: &Suite<'_>) {
