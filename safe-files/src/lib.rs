@@ -51,9 +51,14 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 /// `Backend`.
 pub fn exists(path: &Path) -> Result<bool> {
+    look(path).map(|found| found.is_some())
+}
+
+/// What stands at `path`, without following a link.
+fn look(path: &Path) -> Result<Option<Metadata>> {
     match path.symlink_metadata() {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(failed("looking at", path, e)),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use store_api::{Error, Result, describe};
 
+use crate::staged::clear_leftovers;
 use crate::{create_private, exists, failed, leads_to, remove, rename, sync, sync_directory_of, with_suffix};
 
 /// What an engine lays beside a database while it works on it, as suffixes of its name.
@@ -71,7 +72,8 @@ pub fn mark_because(database: &Path, cause: String) -> String {
 /// has failed, and no recovery has put another in its place. The caller holds the engine's lock on it, so this stays
 /// true until it lets go.
 ///
-/// Removes copies that belong to no marker: somebody took the marker away while a recovery was cut off.
+/// Removes what nobody works on any more: copies that belong to no marker, because somebody took the marker away while
+/// a recovery was cut off; and what a process left that died while it made the database (see [`Staged`](crate::Staged)).
 ///
 /// # Errors
 /// `Backend`.
@@ -84,6 +86,7 @@ pub fn is_settled(database: &Path, file: &File, logs: Logs) -> Result<bool> {
             discard(&copy, logs)?;
         }
     }
+    clear_leftovers(database)?;
     Ok(true)
 }
 

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use store_api::{Error, Result};
 
-use crate::{create_private, failed, leads_to, link, remove, rename, sync, sync_directory_of};
+use crate::{create_private, failed, is_same, leads_to, link, look, remove, rename, sync, sync_directory_of};
 
 /// A file under a temporary name beside the one that it is to become. It is readable by its owner alone, and goes
 /// away when it is dropped without having been published. It is locked as long as somebody works on it: an unlocked
-/// one was left by a process that died.
+/// one, and one that is a second name of what it became, was left by a process that died. The next who begins a file for
+/// the same target clears it away, and so does whoever opens that ([`is_settled`](crate::recovery::is_settled)).
 #[derive(Debug)]
 pub struct Staged {
     path: PathBuf,
@@ -21,7 +22,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Begins a file that is to stand at `target`. What a process that died left over there is cleared away.
+    /// Begins a file that is to stand at `target`. What processes that died left over there is cleared away.
     ///
     /// # Errors
     /// `Backend`.
@@ -102,23 +103,42 @@ fn prefix(target: &Path) -> OsString {
     name
 }
 
-/// Removes the temporary files for `target` that nobody has locked.
-fn clear_leftovers(target: &Path) -> Result<()> {
+/// Removes the temporary files for `target` that nobody works on any more. Those that this process may not touch are
+/// somebody else's, and in nobody's way.
+pub(crate) fn clear_leftovers(target: &Path) -> Result<()> {
     let directory = target.parent().unwrap_or(target);
     let reading = |e| failed("reading the directory", directory, e);
     let prefix = prefix(target);
-    for entry in fs::read_dir(directory).map_err(reading)? {
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        other => other.map_err(reading)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(reading)?;
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
         if name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes()) {
-            clear_leftover(&entry.path())?;
+            match clear_leftover(&entry.path(), target) {
+                Err(error) if is_forbidden(&error) => {}
+                cleared => cleared?,
+            }
         }
     }
     Ok(())
 }
 
-fn clear_leftover(path: &Path) -> Result<()> {
+fn clear_leftover(path: &Path, target: &Path) -> Result<()> {
+    let Some(left) = look(path)? else { return Ok(()) };
+    if !left.is_file() {
+        return Ok(());
+    }
+    // Elsewhere two names of one file cannot be told from two files.
+    if cfg!(unix) && look(target)?.is_some_and(|target| is_same(&target, &left)) {
+        // Published, by a process that may have died before the new name was certain. It is not opened: closing it
+        // could let go of locks that this process has on the same file under the other name.
+        sync_directory_of(target)?;
+        return remove(path);
+    }
     let file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(|e| failed("opening", path, e))?,
@@ -130,10 +150,17 @@ fn clear_leftover(path: &Path) -> Result<()> {
     }
 }
 
+fn is_forbidden(error: &Error) -> bool {
+    let Error::Backend { source, .. } = error else { return false };
+    source.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Step, watch};
     use std::io::Write;
+    use std::sync::Arc;
     use store_api::ErrorKind;
 
     #[test]
@@ -167,5 +194,49 @@ mod tests {
         held.lock().unwrap();
         drop(Staged::beside(&target).unwrap());
         assert!(!dead.exists() && live.exists() && other.exists());
+    }
+
+    /// Its lock is the database's, which whoever opens that holds.
+    #[cfg(unix)]
+    #[test]
+    fn a_second_name_goes_whoever_has_the_file_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("a.redb");
+        let second = directory.path().join(".a.redb.1-0.new");
+        let file = create_private(&target).unwrap();
+        fs::hard_link(&target, &second).unwrap();
+        file.lock().unwrap();
+        clear_leftovers(&target).unwrap();
+        assert!(target.exists() && !second.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_not_made_here_stays_and_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().canonicalize().unwrap();
+        let target = place.join("a.redb");
+        let (link, folder, foreign) =
+            (place.join(".a.redb.0-0.new"), place.join(".a.redb.0-1.new"), place.join(".a.redb.0-2.new"));
+        fs::write(place.join("other"), b"x").unwrap();
+        std::os::unix::fs::symlink(place.join("other"), &link).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::write(&foreign, b"x").unwrap();
+        let removed = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&removed);
+        let watching = watch(&place, move |step, take| match step {
+            Step::Remove(_) => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+            _ => take(),
+        });
+        clear_leftovers(&target).unwrap();
+        drop(watching);
+        assert_eq!(removed.load(Ordering::SeqCst), 1);
+        assert!(link.exists() && folder.exists() && foreign.exists());
+        let watching = watch(&place, |_, _| Err(io::Error::other("the disk failed")));
+        assert_eq!(clear_leftovers(&target).unwrap_err().kind(), ErrorKind::Backend);
+        drop(watching);
     }
 }

@@ -308,4 +308,5 @@ fn a_crash_while_creating_is_cleared_away() {
     // After the link was made and before the temporary name was removed, both names lead to the whole store.
     fs::hard_link(&path, &left).unwrap();
     assert!(has(&RedbStore::open(&path).unwrap(), "a"));
+    assert_eq!(names(directory.path()), ["agents.redb"]);
 }

@@ -37,6 +37,18 @@ fn what_was_acknowledged_is_there_whatever_was_left() {
 }
 
 #[test]
+fn a_new_store_may_be_cut_off_after_any_step() {
+    REDB.a_file_may_be_cut_off_while_it_appears(|path| REDB.impatient(path)?.close());
+}
+
+#[test]
+fn a_backup_may_be_cut_off_after_any_step() {
+    let (_directory, path) = REDB.left();
+    let store = REDB.opened(&path);
+    REDB.a_file_may_be_cut_off_while_it_appears(|copy| store.backup(copy));
+}
+
+#[test]
 fn a_copy_without_a_marker_is_never_used() {
     REDB.a_copy_without_a_marker_is_never_used();
 }

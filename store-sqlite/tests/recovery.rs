@@ -39,6 +39,13 @@ fn what_was_acknowledged_is_there_whatever_was_left() {
 }
 
 #[test]
+fn a_backup_may_be_cut_off_after_any_step() {
+    let (_directory, path) = SQLITE.left();
+    let store = SQLITE.opened(&path);
+    SQLITE.a_file_may_be_cut_off_while_it_appears(|copy| store.backup(copy));
+}
+
+#[test]
 fn a_copy_without_a_marker_is_never_used() {
     SQLITE.a_copy_without_a_marker_is_never_used();
 }

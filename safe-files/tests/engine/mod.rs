@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use safe_files::recovery::{mark, marker};
@@ -115,6 +115,42 @@ impl Engine {
             self.is_well(&path, &format!("after {last} steps"));
             if cut_off.is_ok() {
                 return assert!(last > 8 + 2 * self.beside.len(), "{last} steps");
+            }
+        }
+    }
+
+    /// A process was killed between the two names of a new file: when it had published the file and not yet taken the
+    /// temporary name away. The store was there, so nobody made it again, and only who makes a file cleared up: the
+    /// second name stayed for ever. Nor did anybody make sure of the first one, before writes were acknowledged.
+    ///
+    /// `make` makes a file at a path, the only one beside those that are there.
+    pub(crate) fn a_file_may_be_cut_off_while_it_appears(&self, make: impl Fn(&Path) -> Result<()>) {
+        for last in 0.. {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().canonicalize().unwrap().join("s.db");
+            let steps = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&steps);
+            let watching = watch(path.parent().unwrap(), move |_, take| {
+                if counted.fetch_add(1, Ordering::SeqCst) >= last {
+                    return Err(io::Error::other("the process was killed"));
+                }
+                take()
+            });
+            let cut_off = make(&path);
+            drop(watching);
+            let left = names(directory.path());
+            let certain = Arc::new(AtomicBool::new(left.len() < 2));
+            let flushed = Arc::clone(&certain);
+            let watching = watch(path.parent().unwrap(), move |step, take| {
+                let is_flush = matches!(step, Step::SyncDirectory(_));
+                take().map(|()| flushed.fetch_or(is_flush, Ordering::SeqCst)).map(drop)
+            });
+            self.opened(&path).close().unwrap();
+            drop(watching);
+            assert!(certain.load(Ordering::SeqCst), "after {last} steps: the name is not certain");
+            assert_eq!(names(directory.path()), ["s.db"], "after {last} steps, which left {left:?}");
+            if cut_off.is_ok() {
+                return assert!(last > 3, "{last} steps");
             }
         }
     }
