@@ -15,37 +15,42 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until told.
-pub(crate) fn wait_on<'a, T>(told: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    told.wait(guard).unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(not(shuttle))]
 mod real {
-    use std::sync::PoisonError;
-    pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+    pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+    use std::thread::{self, Thread};
     use std::time::{Duration, Instant};
 
     pub(crate) fn now() -> Instant {
         Instant::now()
     }
 
-    /// Waits until told, or for that long. May return early.
-    pub(crate) fn wait<'a, T>(
-        told: &Condvar,
-        _of: &'a Mutex<T>,
-        guard: MutexGuard<'a, T>,
-        time: Duration,
-    ) -> MutexGuard<'a, T> {
-        told.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
+    /// Lets a thread sleep until another wakes it, also one that does so first. It may wake for no reason.
+    pub(crate) struct Parker(Thread);
+
+    impl Parker {
+        pub(crate) fn of_this_thread() -> Self {
+            Parker(thread::current())
+        }
+
+        pub(crate) fn unpark(&self) {
+            self.0.unpark();
+        }
+
+        #[allow(clippy::unused_self, reason = "it is this thread's")]
+        pub(crate) fn park(&self) {
+            thread::park();
+        }
+
+        #[allow(clippy::unused_self, reason = "it is this thread's")]
+        pub(crate) fn park_for(&self, time: Duration) {
+            thread::park_timeout(time);
+        }
     }
 
-    /// Waits awake until something has happened, or for that long.
-    pub(crate) fn watch(time: Duration, happened: impl Fn() -> bool) {
-        let until = now() + time;
-        while !happened() && now() < until {
-            std::hint::spin_loop();
-        }
+    /// Lets other threads run.
+    pub(crate) fn pause() {
+        thread::yield_now();
     }
 }
 
@@ -56,7 +61,8 @@ mod tried {
     use std::time::{Duration, Instant};
 
     use shuttle::rand::Rng as _;
-    pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
+    use shuttle::sync::Condvar;
+    pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
 
     /// A wait that is longer than this never ends by itself, so that a wake-up that is lost shows as a deadlock.
     const FOR_EVER: Duration = Duration::from_secs(1);
@@ -64,44 +70,48 @@ mod tried {
     static BEGAN: OnceLock<Instant> = OnceLock::new();
     static PASSED_MICROS: AtomicU64 = AtomicU64::new(0);
 
+    /// The control of the schedules: with it, who sleeps forgets what woke it before it slept.
+    pub static MISSES_WAKE_UPS: AtomicBool = AtomicBool::new(false);
+
     pub(crate) fn now() -> Instant {
         *BEGAN.get_or_init(Instant::now) + Duration::from_micros(PASSED_MICROS.load(Ordering::SeqCst))
     }
 
-    /// The control of the schedules: with it, who waits lets go of the lock before it listens, so that it may miss
-    /// its wake-up.
-    pub static MISSES_WAKE_UPS: AtomicBool = AtomicBool::new(false);
+    /// What a thread's own parking is made of.
+    pub(crate) struct Parker {
+        woken: Mutex<bool>,
+        told: Condvar,
+    }
 
-    /// Waits until told, or lets others run while a little time passes.
-    pub(crate) fn wait<'a, T>(
-        told: &Condvar,
-        of: &'a Mutex<T>,
-        guard: MutexGuard<'a, T>,
-        time: Duration,
-    ) -> MutexGuard<'a, T> {
-        if time > FOR_EVER {
-            let misses = MISSES_WAKE_UPS.load(Ordering::SeqCst);
-            let guard = if misses { let_go(of, guard) } else { guard };
-            return super::wait_on(told, guard);
+    impl Parker {
+        pub(crate) fn of_this_thread() -> Self {
+            Parker { woken: Mutex::new(false), told: Condvar::new() }
         }
-        PASSED_MICROS.fetch_add(shuttle::rand::thread_rng().gen_range(0..200), Ordering::SeqCst);
-        let_go(of, guard)
-    }
 
-    /// Lets others have the lock for a moment.
-    fn let_go<'a, T>(of: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        drop(guard);
-        shuttle::thread::yield_now();
-        super::lock(of)
-    }
+        pub(crate) fn unpark(&self) {
+            *super::lock(&self.woken) = true;
+            self.told.notify_one();
+        }
 
-    /// Waits awake until something has happened, or for a while.
-    pub(crate) fn watch(_time: Duration, happened: impl Fn() -> bool) {
-        for _ in 0..shuttle::rand::thread_rng().gen_range(0..3) {
-            if happened() {
-                return;
+        pub(crate) fn park(&self) {
+            let mut woken = super::lock(&self.woken);
+            if MISSES_WAKE_UPS.load(Ordering::SeqCst) {
+                *woken = false;
             }
-            shuttle::thread::yield_now();
+            while !*woken {
+                woken = self.told.wait(woken).unwrap();
+            }
+            *woken = false;
         }
+
+        pub(crate) fn park_for(&self, time: Duration) {
+            if time > FOR_EVER { self.park() } else { pause() }
+        }
+    }
+
+    /// Lets others run while a little time passes.
+    pub(crate) fn pause() {
+        PASSED_MICROS.fetch_add(shuttle::rand::thread_rng().gen_range(0..200), Ordering::SeqCst);
+        shuttle::thread::yield_now();
     }
 }

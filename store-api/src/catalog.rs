@@ -14,6 +14,9 @@ use crate::{
     Result, Revision, SecretDigest, Skill, VersionId, WorkerId, time,
 };
 
+/// The edit of an [`update`](Catalog::update). Whoever commits for several writers runs it on its own thread.
+pub type Edit<'a, D> = &'a mut (dyn FnMut(&mut D) -> Result<()> + Send);
+
 /// What a save expects to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,7 +204,7 @@ pub trait Catalog<D: Definition> {
     /// DOC-1, DOC-3 (no edit is lost), MARK-3, TXN-2.
     /// # Errors
     /// `NotFound`; as [`save`](Catalog::save); whatever `edit` gives.
-    fn update(&self, id: &D::Id, edit: &mut dyn FnMut(&mut D) -> Result<()>) -> Result<Stored<D>>;
+    fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>>;
 
     /// Removes the definition and its versions. Runs stay.
     ///

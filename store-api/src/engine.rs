@@ -42,7 +42,7 @@ pub trait Transactional: Send + Sync + 'static {
     /// # Errors
     /// `Busy` after waiting as long as the store was opened to wait; `Closed`, `Poisoned`, `Backend`; what `work`
     /// gives. A commit that may have happened says so in its [`Outcome`].
-    fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R>;
+    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R>;
 
     /// See [`Store::info`].
     fn info(&self) -> EngineInfo;
@@ -130,7 +130,7 @@ impl Drop for Inside {
 /// Each seam is implemented once, for everything that dispatches.
 trait Dispatch {
     fn read<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R>;
-    fn write<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R>;
+    fn write<R: Send>(&self, call: impl FnOnce(&dyn Seams) -> Result<R> + Send) -> Result<R>;
 }
 
 /// A call by itself needs no guard: it is of the right kind, nothing comes after it that it could doom, and the host
@@ -141,7 +141,7 @@ impl<T: Transactional> Dispatch for T {
         self.read_once(|tx| call(tx))
     }
 
-    fn write<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R> {
+    fn write<R: Send>(&self, call: impl FnOnce(&dyn Seams) -> Result<R> + Send) -> Result<R> {
         let _inside = self.identity().enter()?;
         Transactional::write(self, |tx| call(tx))
     }
@@ -217,7 +217,7 @@ impl Dispatch for Guarded<'_> {
         self.call(call)
     }
 
-    fn write<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R> {
+    fn write<R: Send>(&self, call: impl FnOnce(&dyn Seams) -> Result<R> + Send) -> Result<R> {
         self.call(|tx| if self.access == Access::Write { call(tx) } else { Err(Error::ReadOnly) })
     }
 }
@@ -228,7 +228,7 @@ impl<T: Transactional> Store for T {
         Transactional::write(self, |tx| Guarded::run(tx, Access::Write, |guarded| work(guarded)))
     }
 
-    fn snapshot(&self, work: Work<'_>) -> Result<()> {
+    fn snapshot(&self, work: View<'_>) -> Result<()> {
         let _inside = self.identity().enter()?;
         Transactional::read(self, |tx| Guarded::run(tx, Access::Read, |guarded| work(guarded)))
     }
@@ -252,7 +252,7 @@ impl<T: Transactional> Store for T {
         Transactional::read(self, |tx| tx.export(sink))
     }
 
-    fn import(&self, records: &mut dyn Iterator<Item = Result<Record>>) -> Result<ImportReport> {
+    fn import(&self, records: Records<'_>) -> Result<ImportReport> {
         let _inside = self.identity().enter()?;
         Transactional::write(self, |tx| {
             if !tx.is_empty()? {
@@ -314,7 +314,7 @@ impl<T: Dispatch, D: Definition> Catalog<D> for T {
         read by_name(owner: &PrincipalId, name: &Name) -> Option<Stored<D>>;
         read list(filter: &DefinitionFilter, page: &PageRequest) -> Page<Stored<D>>;
         write save(doc: &D, expect: Expect) -> Revision;
-        write update(id: &D::Id, edit: &mut dyn FnMut(&mut D) -> Result<()>) -> Stored<D>;
+        write update(id: &D::Id, edit: Edit<'_, D>) -> Stored<D>;
         write delete(id: &D::Id, expect: Expect) -> ();
         write append_version(version: &NewVersion<D>) -> Arc<Version<D>>;
         read versions(id: &D::Id, page: &PageRequest) -> Page<Arc<Version<D>>>;

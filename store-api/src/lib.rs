@@ -41,7 +41,9 @@ pub use audit::{
     SummaryRow, Tokens,
 };
 pub use budget::{Account, AccountUsage, BudgetStore, Charge, Ledger, Meter, Reservation, Usage};
-pub use catalog::{AgentStore, Catalog, Claim, Expect, NewVersion, Published, SkillStore, Stored, Version};
+pub use catalog::{
+    AgentStore, Catalog, Claim, Edit, Expect, NewVersion, Published, SkillStore, Stored, Version,
+};
 pub use checkpoint::{Checkpoint, CheckpointStore, Interrupted};
 pub use definition::{Agent, Caps, Definition, DefinitionFilter, Kind, Skill, Visibility};
 pub use engine::{EngineTx, Identity, Transactional};
@@ -57,6 +59,8 @@ pub use record::{
     AccountRecord, ChargeRecord, CheckpointRecord, Counter, DefinitionRecord, ImportReport, Record,
 };
 pub use schedule::{RunState, Schedule};
-pub use seams::{Durability, EngineInfo, MAX_PROBLEMS, Problem, Seams, Store, StoreExt, Verification, Work};
+pub use seams::{
+    Durability, EngineInfo, MAX_PROBLEMS, Problem, Records, Seams, Store, StoreExt, Verification, View, Work,
+};
 pub use secret::{DigestKey, MIN_SECRET_BYTES, Secret, SecretDigest};
 pub use window::{Window, WindowKind};

@@ -20,8 +20,15 @@ pub trait Seams {
     fn checkpoints(&self) -> &dyn CheckpointStore;
 }
 
-/// The work of a transaction or a snapshot: calls on the seams that it is given.
-pub type Work<'a> = &'a mut dyn FnMut(&dyn Seams) -> Result<()>;
+/// The work of a transaction: calls on the seams that it is given. Whoever commits for several writers runs their work
+/// on its own thread, so it is `Send`, and must not rely on which thread it is on.
+pub type Work<'a> = &'a mut (dyn FnMut(&dyn Seams) -> Result<()> + Send);
+
+/// The work of a snapshot, on the caller's thread.
+pub type View<'a> = &'a mut dyn FnMut(&dyn Seams) -> Result<()>;
+
+/// The records of an import.
+pub type Records<'a> = &'a mut (dyn Iterator<Item = Result<Record>> + Send);
 
 /// A store: the seams, units of work across them, and what an operator needs.
 ///
@@ -48,7 +55,7 @@ pub trait Store: Seams + Send + Sync + 'static {
     /// TXN-1.
     /// # Errors
     /// What `work` gives; what doomed it.
-    fn snapshot(&self, work: Work<'_>) -> Result<()>;
+    fn snapshot(&self, work: View<'_>) -> Result<()>;
 
     /// What this store is.
     fn info(&self) -> EngineInfo;
@@ -86,7 +93,7 @@ pub trait Store: Seams + Send + Sync + 'static {
     /// # Errors
     /// `Conflict` when the store is not empty; `InvalidInput` naming the record that is damaged, out of order or
     /// refers to what is not there; what the iterator gives.
-    fn import(&self, records: &mut dyn Iterator<Item = Result<Record>>) -> Result<ImportReport>;
+    fn import(&self, records: Records<'_>) -> Result<ImportReport>;
 
     /// Closes the store: what was acknowledged is on disk, files are released, later calls are `Closed`.
     /// Dropping a store closes it too, but cannot report an error. Closing again does nothing.
@@ -104,33 +111,33 @@ pub trait StoreExt: Store {
     ///
     /// # Errors
     /// As [`Store::transaction`].
-    fn transact<R>(&self, work: impl FnMut(&dyn Seams) -> Result<R>) -> Result<R> {
-        collect(work, |work| self.transaction(work))
+    fn transact<R: Send>(&self, mut work: impl FnMut(&dyn Seams) -> Result<R> + Send) -> Result<R> {
+        let mut result = None;
+        self.transaction(&mut |seams| {
+            result = Some(work(seams)?);
+            Ok(())
+        })?;
+        result.ok_or_else(never_run)
     }
 
     /// [`Store::snapshot`], giving what `work` gives.
     ///
     /// # Errors
     /// As [`Store::snapshot`].
-    fn view<R>(&self, work: impl FnMut(&dyn Seams) -> Result<R>) -> Result<R> {
-        collect(work, |work| self.snapshot(work))
+    fn view<R>(&self, mut work: impl FnMut(&dyn Seams) -> Result<R>) -> Result<R> {
+        let mut result = None;
+        self.snapshot(&mut |seams| {
+            result = Some(work(seams)?);
+            Ok(())
+        })?;
+        result.ok_or_else(never_run)
     }
 }
 
 impl<S: Store + ?Sized> StoreExt for S {}
 
-fn collect<R>(
-    mut work: impl FnMut(&dyn Seams) -> Result<R>,
-    run: impl FnOnce(Work<'_>) -> Result<()>,
-) -> Result<R> {
-    let mut result = None;
-    run(&mut |seams| {
-        result = Some(work(seams)?);
-        Ok(())
-    })?;
-    let missing =
-        || Error::Unsupported { operation: "an engine that commits without running the work".into() };
-    result.ok_or_else(missing)
+fn never_run() -> Error {
+    Error::Unsupported { operation: "an engine that succeeds without running the work".into() }
 }
 
 /// What a store is.

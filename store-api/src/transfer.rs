@@ -117,7 +117,7 @@ impl Digesting {
 pub type Counts = BTreeMap<Seam, u64>;
 
 /// Is told how many records have passed, after each one.
-pub type Progress<'a> = &'a mut dyn FnMut(u64);
+pub type Progress<'a> = &'a mut (dyn FnMut(u64) + Send);
 
 /// Counts the records of a store, in one snapshot.
 ///

@@ -43,7 +43,7 @@ pub(crate) struct Claimed {
 /// One operation each, durable when it returns (but for the memory engine), its answer decoded.
 pub(crate) trait Subject: Send + Sync {
     /// Fills it, which must be empty, in one transaction.
-    fn load(&self, records: &mut dyn Iterator<Item = Record>) -> Result<()>;
+    fn load(&self, records: &mut (dyn Iterator<Item = Record> + Send)) -> Result<()>;
     /// Starts many runs in one transaction, each with a checkpoint: what other operations then use up.
     fn prepare(&self, runs: &[(NewRun, Checkpoint)]) -> Result<()>;
 
@@ -78,7 +78,7 @@ pub(crate) trait Subject: Send + Sync {
 pub(crate) struct Ours(pub(crate) Arc<dyn Store>);
 
 impl Subject for Ours {
-    fn load(&self, records: &mut dyn Iterator<Item = Record>) -> Result<()> {
+    fn load(&self, records: &mut (dyn Iterator<Item = Record> + Send)) -> Result<()> {
         self.0.import(&mut records.map(Ok))?;
         Ok(())
     }

@@ -78,6 +78,6 @@ pub fn export(store: &dyn Store, out: &mut impl Write) -> store::Result<()> {
 ///
 /// # Errors
 /// As [`Store::import`], and `InvalidInput` naming the line for what is no export.
-pub fn import(store: &dyn Store, input: impl BufRead) -> store::Result<ImportReport> {
+pub fn import(store: &dyn Store, input: impl BufRead + Send) -> store::Result<ImportReport> {
     transfer::import(store, input)
 }

@@ -359,7 +359,7 @@ impl<D: Kept> Catalog<D> for Tx<'_> {
         Ok(state.save(doc.clone())?.revision)
     }
 
-    fn update(&self, id: &D::Id, edit: &mut dyn FnMut(&mut D) -> Result<()>) -> Result<Stored<D>> {
+    fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>> {
         // The look at the state ends here, before the host's closure runs.
         let Stored { doc, revision } = D::tables(&self.look()).find(id)?.clone();
         let mut doc = D::clone(&doc);

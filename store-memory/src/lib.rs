@@ -84,7 +84,7 @@ impl Transactional for MemoryStore {
         self.state.read(|state| work(&Tx::snapshot(state)))
     }
 
-    fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
         self.state.write(|state| {
             let tx = Tx::transaction(state);
             let result = work(&tx)?;

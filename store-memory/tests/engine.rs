@@ -164,13 +164,13 @@ fn an_export_and_an_import_that_fail_leave_no_trace_and_free_the_lock() {
 
 /// Runs `check` while another thread is inside `occupy`, which it leaves when it is told to.
 fn while_occupied(
-    occupy: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<()> + Send,
+    occupy: impl FnOnce(&mut (dyn FnMut() -> Result<()> + Send)) -> Result<()> + Send,
     check: impl FnOnce(),
 ) {
     let ((inside, entered), (leave, left)) = (mpsc::channel(), mpsc::channel());
     thread::scope(|scope| {
         let occupied = scope.spawn(move || {
-            occupy(&mut || {
+            occupy(&mut move || {
                 inside.send(()).unwrap();
                 left.recv().unwrap();
                 Ok(())

@@ -177,7 +177,7 @@ impl Transactional for RedbStore {
         work(&Tx::on(&held.snapshot(&database)?))
     }
 
-    fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
         self.queue.write(|writing| {
             let done = writing.operate(|operation| work(&Tx::on(operation)));
             done.map_err(|error| self.queue.engine().in_doubt(error))

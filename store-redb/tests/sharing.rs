@@ -130,7 +130,7 @@ fn share<R: Send>(
         let (entered, inside) = channel();
         let (go, wait) = channel::<()>();
         let first = scope.spawn(move || {
-            store.transact(|_| {
+            store.transact(move |_| {
                 entered.send(()).unwrap();
                 wait.recv().unwrap();
                 Ok(())

@@ -9,8 +9,8 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params};
 use store_api::json;
 use store_api::{
-    Agent, AgentStore, Catalog, ChannelId, Claim, Definition, DefinitionFilter, Entity, Error, Expect, Lease,
-    LeaseToken, List, Name, NewVersion, Page, PageRequest, PrincipalId, Published, Result, Revision,
+    Agent, AgentStore, Catalog, ChannelId, Claim, Definition, DefinitionFilter, Edit, Entity, Error, Expect,
+    Lease, LeaseToken, List, Name, NewVersion, Page, PageRequest, PrincipalId, Published, Result, Revision,
     RunState, SecretDigest, Stored, Version, VersionId, Visibility, WorkerId, lease, rules, time,
 };
 
@@ -399,7 +399,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         Ok(self.write(doc, stored.as_ref())?.0)
     }
 
-    fn update(&self, id: &D::Id, edit: &mut dyn FnMut(&mut D) -> Result<()>) -> Result<Stored<D>> {
+    fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>> {
         let stored = self.found::<D>(id)?.ok_or_else(|| not_found::<D>(id))?;
         let mut doc = stored.doc.clone();
         edit(&mut doc)?;

@@ -166,7 +166,7 @@ impl Transactional for SqliteStore {
         work(&Tx::looking(lent.connection()?, &lent))
     }
 
-    fn write<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
         self.writer.write(|tx| work(tx))
     }
 

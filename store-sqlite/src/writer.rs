@@ -29,7 +29,7 @@ impl Writer {
 
     /// Runs `work` in a transaction, which others may share, and returns when it is committed; or undoes it when it
     /// fails or panics.
-    pub(crate) fn write<R>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
+    pub(crate) fn write<R: Send>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R> + Send) -> Result<R> {
         self.queue.write(|connection| work(&Tx::writing(connection)))
     }
 

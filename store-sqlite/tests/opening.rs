@@ -276,14 +276,14 @@ fn impatient(path: &Path) -> SqliteStore {
 
 /// Runs `call` while `holder` is inside a transaction or snapshot, and gives how it was refused and how long it took.
 fn while_held(
-    hold: impl FnOnce(&mut dyn FnMut()) + Send,
+    hold: impl FnOnce(&mut (dyn FnMut() + Send)) + Send,
     call: impl FnOnce() -> store_api::Error,
 ) -> Duration {
     let (entered, wait_entered) = mpsc::channel();
     let (leave, wait_leave) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            hold(&mut || {
+            hold(&mut move || {
                 entered.send(()).unwrap();
                 wait_leave.recv().unwrap();
             });
@@ -299,7 +299,7 @@ fn while_held(
     })
 }
 
-fn transaction(store: &SqliteStore) -> impl FnOnce(&mut dyn FnMut()) + Send {
+fn transaction(store: &SqliteStore) -> impl FnOnce(&mut (dyn FnMut() + Send)) + Send {
     move |inside| {
         store
             .transact(|seams| {
@@ -311,7 +311,7 @@ fn transaction(store: &SqliteStore) -> impl FnOnce(&mut dyn FnMut()) + Send {
     }
 }
 
-fn snapshot(store: &SqliteStore) -> impl FnOnce(&mut dyn FnMut()) + Send {
+fn snapshot(store: &SqliteStore) -> impl FnOnce(&mut (dyn FnMut() + Send)) + Send {
     move |inside| {
         store
             .view(|_| {

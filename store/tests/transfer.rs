@@ -10,7 +10,7 @@ use contract_tests::laws::moves::fill;
 use store::transfer::{Seam, copy, counts, digests};
 use store::{
     AgentStore, AuditStore, BudgetStore, CheckpointStore, EngineInfo, Error, ErrorKind, ImportReport, Record,
-    Result, Seams, SkillStore, Store, Verification, Work, engines, open,
+    Records, Result, Seams, SkillStore, Store, Verification, View, Work, engines, open,
 };
 use tempfile::TempDir;
 
@@ -115,7 +115,7 @@ impl Store for Breaking {
     fn transaction(&self, work: Work<'_>) -> Result<()> {
         self.0.transaction(work)
     }
-    fn snapshot(&self, work: Work<'_>) -> Result<()> {
+    fn snapshot(&self, work: View<'_>) -> Result<()> {
         self.0.snapshot(work)
     }
     fn info(&self) -> EngineInfo {
@@ -138,7 +138,7 @@ impl Store for Breaking {
             }
         })
     }
-    fn import(&self, records: &mut dyn Iterator<Item = Result<Record>>) -> Result<ImportReport> {
+    fn import(&self, records: Records<'_>) -> Result<ImportReport> {
         self.0.import(records)
     }
     fn close(&self) -> Result<()> {

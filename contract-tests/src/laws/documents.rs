@@ -393,7 +393,7 @@ fn what_is_not_allowed_changes_nothing(suite: &Suite<'_>) {
 fn bad_definitions<D: Sample>(store: &dyn Store) {
     let catalog = D::catalog(store);
     let invalid = ErrorKind::InvalidInput;
-    type Spoil<D> = Box<dyn Fn(&mut D)>;
+    type Spoil<D> = Box<dyn Fn(&mut D) + Sync>;
     let extra = |name: &'static str, value: Value| -> Spoil<D> {
         Box::new(move |doc| drop(doc.extra_mut().insert(name.to_owned(), value.clone())))
     };

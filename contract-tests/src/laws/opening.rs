@@ -111,7 +111,7 @@ fn while_held(store: &Arc<dyn Store>, meanwhile: impl FnOnce()) {
     thread::scope(|scope| {
         let (entered, holder) = (&entered, Arc::clone(store));
         let holding = scope.spawn(move || {
-            holder.transaction(&mut |seams| {
+            holder.transaction(&mut move |seams| {
                 seams.audit().start_run(&run("holder", 0))?;
                 entered.wait();
                 // Until the other side lets go of its end.

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use send_wrapper::SendWrapper;
 use store_api::*;
 
 use crate::fixture::*;
@@ -422,9 +423,11 @@ fn nested_calls_are_found_out(suite: &Suite<'_>) {
     // Seams of the transaction itself, called from inside an edit, are nested calls too.
     at_once("a call of the open transaction from inside an edit", move || {
         let result = store.transaction(&mut |seams| {
+            // An edit may run on another writer's thread, so without the wrapper this does not even compile.
+            let inner = SendWrapper::new(seams);
             seams
                 .skills()
-                .update(&id("a"), &mut |_| seams.audit().start_run(&run("nested", 0)).map(drop))
+                .update(&id("a"), &mut |_| inner.audit().start_run(&run("nested", 0)).map(drop))
                 .map(drop)
         });
         refused(result, ErrorKind::Nested);
@@ -527,7 +530,7 @@ fn failures_in_a_shared_commit_stand_alone(suite: &Suite<'_>) {
     }
 }
 
-fn panicking_call(store: &dyn Store, start: &dyn Fn(&dyn Seams) -> Result<()>) -> Error {
+fn panicking_call(store: &dyn Store, start: &(dyn Fn(&dyn Seams) -> Result<()> + Sync)) -> Error {
     panicking(|| {
         drop(store.transaction(&mut |seams| {
             start(seams)?;

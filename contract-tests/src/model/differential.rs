@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
+use send_wrapper::SendWrapper;
 use store_api::*;
 
 use super::{Check, Driver, agreed, cases, search, seed};
@@ -206,7 +207,7 @@ impl<S: Side, D: Definition> Catalog<D> for Together<S> {
         fn by_name(&self, owner: &PrincipalId, name: &Name) -> Result<Option<Stored<D>>>;
         fn list(&self, filter: &DefinitionFilter, page: &PageRequest) -> Result<Page<Stored<D>>>;
         fn save(&self, doc: &D, expect: Expect) -> Result<Revision>;
-        fn update(&self, id: &D::Id, edit: &mut dyn FnMut(&mut D) -> Result<()>) -> Result<Stored<D>>;
+        fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>>;
         fn delete(&self, id: &D::Id, expect: Expect) -> Result<()>;
         fn append_version(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>>;
         fn versions(&self, id: &D::Id, page: &PageRequest) -> Result<Page<Arc<Version<D>>>>;
@@ -298,8 +299,10 @@ impl Stores {
             return (work(&Together { sides, difference: self.difference.clone() }), Vec::new());
         };
         let (mut given, mut ends) = (Ok(()), Vec::new());
+        // Nobody else writes to these stores, so all of it stays on this thread.
+        let outer = SendWrapper::new(begun);
         let end = begin(&**store, &mut |seams| {
-            let begun: Vec<&dyn Seams> = begun.iter().copied().chain([seams]).collect();
+            let begun: Vec<&dyn Seams> = outer.iter().copied().chain([seams]).collect();
             (given, ends) = self.inside(begin, &begun, work);
             given.clone()
         });
@@ -313,8 +316,10 @@ impl Store for Stores {
         self.unit("transaction", |store, work| store.transaction(work), work)
     }
 
-    fn snapshot(&self, work: Work<'_>) -> Result<()> {
-        self.unit("snapshot", |store, work| store.snapshot(work), work)
+    fn snapshot(&self, work: View<'_>) -> Result<()> {
+        // What is compared needs one shape for both; see `inside` for the thread.
+        let mut work = SendWrapper::new(work);
+        self.unit("snapshot", |store, work| store.snapshot(work), &mut |seams| work(seams))
     }
 
     fn info(&self) -> EngineInfo {
@@ -342,7 +347,7 @@ impl Store for Stores {
         records.into_iter().try_for_each(sink)
     }
 
-    fn import(&self, records: &mut dyn Iterator<Item = Result<Record>>) -> Result<ImportReport> {
+    fn import(&self, records: Records<'_>) -> Result<ImportReport> {
         let records = records.collect::<Vec<_>>();
         self.ask("import", |store| store.import(&mut records.iter().cloned()))
     }

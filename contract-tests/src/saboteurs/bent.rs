@@ -221,7 +221,7 @@ impl<D: Definition> Catalog<D> for Bent<'_> {
         Ok(saved)
     }
 
-    fn update(&self, id: &D::Id, edit: &mut dyn FnMut(&mut D) -> Result<()>) -> Result<Stored<D>> {
+    fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>> {
         let catalog = self.catalog::<D>();
         if !self.is(Fault::RefusedEditStored) {
             let stored = catalog.update(id, edit)?;

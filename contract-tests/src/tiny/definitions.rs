@@ -115,7 +115,7 @@ impl<D: Kept> Catalog<D> for Tx {
         Ok(write_doc(&mut state, doc)?.revision)
     }
 
-    fn update(&self, id: &D::Id, edit: &mut dyn FnMut(&mut D) -> Result<()>) -> Result<Stored<D>> {
+    fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>> {
         // The borrow of the state ends before the host's closure runs.
         let before = stored::<D>(&self.look(), id).ok_or_else(|| D::missing(id))?;
         let mut doc = D::clone(&before.doc);

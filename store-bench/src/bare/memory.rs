@@ -109,7 +109,7 @@ impl State {
 }
 
 impl Subject for Memory {
-    fn load(&self, records: &mut dyn Iterator<Item = Record>) -> Result<()> {
+    fn load(&self, records: &mut (dyn Iterator<Item = Record> + Send)) -> Result<()> {
         let mut state = self.0.write();
         for record in records {
             state.load(record)?;

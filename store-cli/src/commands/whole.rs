@@ -1,6 +1,6 @@
 //! The verbs about the store as a whole.
 
-use std::io;
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use serde_json::json;
@@ -105,7 +105,7 @@ impl<W: io::Write> io::Write for Watched<W> {
 fn import(from: &str, context: &Context) -> Result<Code, Failure> {
     let store = context.open(true)?;
     let report = match from {
-        "-" => transfer::import(&*store, io::stdin().lock()),
+        "-" => transfer::import(&*store, BufReader::new(io::stdin())),
         path => transfer::import_from_file(&*store, Path::new(path)),
     }?;
     store.close()?;

@@ -118,7 +118,7 @@ pub(crate) fn import_from_file(store: &dyn Store, from: &Path) -> Result<ImportR
 }
 
 /// Imports what [`export`] wrote: all of it, or nothing.
-pub(crate) fn import(store: &dyn Store, input: impl BufRead) -> Result<ImportReport> {
+pub(crate) fn import(store: &dyn Store, input: impl BufRead + Send) -> Result<ImportReport> {
     let mut reading = Reading { input, buffer: Vec::new(), number: 0 };
     reading.header().map_err(|error| at_line(reading.number, error))?;
     let mut records = Records { reading, digesting: Some(Digesting::new()) };

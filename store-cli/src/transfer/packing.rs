@@ -45,7 +45,7 @@ impl Packing {
     ///
     /// # Errors
     /// `Unsupported` when this build cannot.
-    pub(crate) fn unpack<'r>(self, input: impl BufRead + 'r) -> Result<Box<dyn BufRead + 'r>> {
+    pub(crate) fn unpack<'r>(self, input: impl BufRead + Send + 'r) -> Result<Box<dyn BufRead + Send + 'r>> {
         match self {
             Packing::None => Ok(Box::new(input)),
             Packing::Gzip => Ok(Box::new(BufReader::new(MultiGzDecoder::new(input)))),
@@ -110,8 +110,8 @@ mod zstandard {
         begin().map_err(failed("beginning to compress"))
     }
 
-    pub(super) fn unpack<'r>(input: impl BufRead + 'r) -> Result<Box<dyn BufRead + 'r>> {
-        let begin = || -> io::Result<Box<dyn BufRead + 'r>> {
+    pub(super) fn unpack<'r>(input: impl BufRead + Send + 'r) -> Result<Box<dyn BufRead + Send + 'r>> {
+        let begin = || -> io::Result<Box<dyn BufRead + Send + 'r>> {
             let mut decoder = zstd::Decoder::with_buffer(input)?;
             decoder.window_log_max(MAX_WINDOW_LOG)?;
             Ok(Box::new(BufReader::new(decoder)))
@@ -128,7 +128,7 @@ mod zstandard {
         Err(not_built_in())
     }
 
-    pub(super) fn unpack<'r>(_: impl BufRead + 'r) -> Result<Box<dyn BufRead + 'r>> {
+    pub(super) fn unpack<'r>(_: impl BufRead + Send + 'r) -> Result<Box<dyn BufRead + Send + 'r>> {
         Err(not_built_in())
     }
 

@@ -1,7 +1,7 @@
 //! The host: its clock, what it claims at each tick, and how it takes up what a crash cut off.
 
-use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -33,7 +33,7 @@ pub(crate) struct Host {
     tick: Duration,
     ticks: u64,
     /// After how many more steps the process is killed.
-    steps_left: Cell<Option<u64>>,
+    steps_left: Option<AtomicU64>,
 }
 
 impl Host {
@@ -46,7 +46,7 @@ impl Host {
             start: flags.start,
             tick: flags.tick,
             ticks: flags.ticks,
-            steps_left: Cell::new(flags.kill_after),
+            steps_left: flags.kill_after.map(AtomicU64::new),
         })
     }
 
@@ -187,9 +187,10 @@ impl Host {
 
     /// Counts a step, and dies when it was told to.
     pub(crate) fn one_step_done(&self) {
-        match self.steps_left.get() {
-            Some(0 | 1) => std::process::abort(),
-            left => self.steps_left.set(left.map(|left| left - 1)),
+        if let Some(left) = &self.steps_left
+            && left.fetch_sub(1, Ordering::Relaxed) <= 1
+        {
+            std::process::abort();
         }
     }
 

@@ -56,7 +56,7 @@ impl Redb {
 }
 
 impl Subject for Redb {
-    fn load(&self, records: &mut dyn Iterator<Item = Record>) -> Result<()> {
+    fn load(&self, records: &mut (dyn Iterator<Item = Record> + Send)) -> Result<()> {
         self.write(|tx| write::load(tx, records))
     }
 

@@ -31,7 +31,7 @@ struct Loading<'t> {
     checkpoints: Table<'t, &'static str, (u64, &'static [u8])>,
 }
 
-pub(super) fn load(tx: &WriteTransaction, records: &mut dyn Iterator<Item = Record>) -> Result<()> {
+pub(super) fn load(tx: &WriteTransaction, records: &mut (dyn Iterator<Item = Record> + Send)) -> Result<()> {
     let mut loading = Loading {
         skills: tx.open_table(SKILLS)?,
         names: tx.open_table(NAMES)?,

@@ -73,7 +73,7 @@ fn connect(path: &Path) -> Result<Connection> {
 }
 
 impl Subject for Sqlite {
-    fn load(&self, records: &mut dyn Iterator<Item = Record>) -> Result<()> {
+    fn load(&self, records: &mut (dyn Iterator<Item = Record> + Send)) -> Result<()> {
         self.write(|connection| {
             for record in records {
                 write::record(connection, &record)?;
