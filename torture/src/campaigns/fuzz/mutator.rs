@@ -61,8 +61,9 @@ impl Mutator {
             let mut input = any(&self.corpus, rng).to_vec();
             for _ in 0..rng.usize(1..=MAX_CHANGES) {
                 self.change(&mut input, rng);
+                // After each: a word that is repeated again and again would fill the memory.
+                input.truncate(MAX_BYTES);
             }
-            input.truncate(MAX_BYTES);
             input
         };
         (0..count).map(|_| new()).collect()
