@@ -105,6 +105,13 @@ pub(crate) fn keep_log(connection: &Connection, keep: bool) -> Result<()> {
     set.map(drop).map_err(|e| error::sqlite("setting up a connection", e))
 }
 
+/// Opens a connection beside the writer's, which copies the log back and leaves it when it is closed.
+pub(crate) fn open_beside(path: &Path, options: &Options) -> Result<Connection> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
+    keep_log(&connection, true)?;
+    Ok(connection)
+}
+
 /// Opens a connection that reads.
 pub(crate) fn open_reader(path: &Path, options: &Options) -> Result<Connection> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options)?;

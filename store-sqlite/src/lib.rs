@@ -144,7 +144,7 @@ impl SqliteStore {
         Ok(SqliteStore {
             identity: Identity::new(),
             readers: Pool::new(path.clone(), options.clone()),
-            writer: Writer::new(writer, path.clone(), options.busy_timeout)?,
+            writer: Writer::new(writer, path.clone(), options.clone())?,
             path,
             options,
             _file: file,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use commit_queue::{Engine, Queue};
@@ -13,7 +14,7 @@ use store_api::{Error, Outcome, Result, describe};
 use crate::connection::keep_log;
 use crate::log::Log;
 use crate::tx::Tx;
-use crate::{error, unit};
+use crate::{Options, error, unit};
 
 /// The writers of this process, in line for the connection that writes.
 pub(crate) struct Writer {
@@ -21,9 +22,15 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(mut connection: Connection, path: PathBuf, timeout: Duration) -> Result<Self> {
-        let log = Log::of(&mut connection)?;
-        let slot = Slot { connection: Mutex::new(Some(connection)), log, path, poisoned: OnceLock::new() };
+    pub(crate) fn new(mut connection: Connection, path: PathBuf, options: Options) -> Result<Self> {
+        let timeout = options.busy_timeout;
+        let slot = Slot {
+            log: Log::of(&mut connection, path.clone(), options)?,
+            connection: Mutex::new(Some(connection)),
+            many: AtomicBool::new(false),
+            path,
+            poisoned: OnceLock::new(),
+        };
         Ok(Writer { queue: Queue::new(slot, timeout) })
     }
 
@@ -53,6 +60,8 @@ impl Writer {
 struct Slot {
     connection: Mutex<Option<Connection>>,
     log: Log,
+    /// Writers have shared a transaction since the log was last looked after.
+    many: AtomicBool,
     path: PathBuf,
     /// Why writes are refused, once a commit has ended in doubt (law DUR-2).
     poisoned: OnceLock<String>,
@@ -96,7 +105,7 @@ impl Slot {
     /// Keeps the log short. While that cannot be done nothing is written, and after a failure that a second try would
     /// only hide, nothing is written any more.
     fn tend_log(&self, connection: &Connection) -> Result<()> {
-        self.log.tend(connection).inspect_err(|error| {
+        self.log.tend(connection, self.many.swap(false, Ordering::Relaxed)).inspect_err(|error| {
             if !error.is_retryable() {
                 self.poison(connection, error);
             }
@@ -106,6 +115,7 @@ impl Slot {
     /// Copies the WAL into the database and empties it, as far as other processes let it; the last to close does the
     /// rest.
     fn copy_back(&self, connection: &Connection) -> Result<()> {
+        self.log.end().inspect_err(|error| self.poison(connection, error))?;
         match self.check_writable(connection) {
             Err(Error::Poisoned { .. }) => return Ok(()),
             other => other?,
@@ -157,6 +167,7 @@ impl Engine for Slot {
     }
 
     fn mark(&self, connection: &mut Connection) -> Result<()> {
+        self.many.store(true, Ordering::Relaxed);
         unit::mark(connection)
     }
 
