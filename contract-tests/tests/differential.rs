@@ -39,3 +39,25 @@ fn a_saboteur_is_told_apart_by_its_answers() {
         assert!(complaint.contains(&format!("  {story}: ")), "{story}: {complaint}");
     }
 }
+
+/// What a fuzzer has to offer at least: bytes without any sense in them.
+#[test]
+fn bytes_stand_for_sequences_that_tell_a_saboteur_apart() {
+    let inputs = || {
+        (0_u64..50).map(|input| {
+            let words = (0..60_u64).map(|n| (input << 32 | n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            words.flat_map(|word| (word ^ word >> 29).to_le_bytes()).collect::<Vec<u8>>()
+        })
+    };
+    let check = |saboteur: Saboteur| {
+        let mut checks =
+            inputs().map(|bytes| differential::of_bytes(&[&Saboteur(None), &saboteur], 60, &bytes));
+        checks.find_map(Result::err)
+    };
+    assert_eq!(check(Saboteur(None)), None);
+    for fault in [Fault::SeqFromNewest, Fault::DueNotMoved, Fault::WindowOffByOne] {
+        let complaint = check(Saboteur(Some(fault))).unwrap_or_default();
+        assert!(complaint.starts_with("a sequence fails (page size from "), "{fault:?}: {complaint}");
+        assert!(complaint.contains("the engines disagree"), "{fault:?}: {complaint}");
+    }
+}

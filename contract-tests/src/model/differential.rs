@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use send_wrapper::SendWrapper;
 use store_api::*;
 
-use super::{Check, Driver, agreed, cases, search, seed};
+use super::op::Op;
+use super::{Check, Driver, agreed, cases, failing, search, seed, spelled};
 use crate::harness::{Facts, Harness, Instance};
 
 /// How many sequences [`all_seams`] runs, unless the environment variable `CONTRACT_CASES` says otherwise.
@@ -47,11 +48,23 @@ pub fn run(harnesses: &[&dyn Harness], cases: u32, max_ops: usize, seed: u64) {
 /// When the engines disagree with one another, or with the model, or one panics: the shortest sequence that was
 /// found, and the seed.
 pub fn explore(harnesses: &[&dyn Harness], cases: u32, max_ops: usize, seed: u64) -> Check {
-    search(cases, max_ops, seed, |ops, page| {
-        let engines = Engines { harnesses, difference: Difference::default() };
-        let checked = Driver::new(&engines).sequence(ops, page);
-        engines.difference.found().map_or(checked, Err)
-    })
+    search(cases, max_ops, seed, |ops, page| agree(harnesses, ops, page))
+}
+
+/// Runs the sequence of up to `max_ops` operations that some bytes stand for on all engines at once. Any bytes stand
+/// for one: for a fuzzer, which finds those that get somewhere new.
+///
+/// # Errors
+/// When the engines disagree with one another, or with the model: the sequence, as it is.
+pub fn of_bytes(harnesses: &[&dyn Harness], max_ops: usize, bytes: &[u8]) -> Check {
+    let (ops, page) = spelled(bytes, max_ops);
+    agree(harnesses, &ops, page).map_err(|reason| failing("", &ops, page, &reason))
+}
+
+fn agree(harnesses: &[&dyn Harness], ops: &[Op], page: u8) -> Check {
+    let engines = Engines { harnesses, difference: Difference::default() };
+    let checked = Driver::new(&engines).sequence(ops, page);
+    engines.difference.found().map_or(checked, Err)
 }
 
 /// The first difference that was found, if any. A copy is the same place.

@@ -17,6 +17,7 @@ mod world;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use store_api::{DefinitionRecord, Error, Record, Result, Seams, Store};
 
@@ -84,14 +85,33 @@ fn search(cases: u32, max_ops: usize, seed: u64, check: impl Fn(&[Op], u8) -> Ch
     match runner.run(&sequence, |(ops, page)| check(&ops, page).map_err(TestCaseError::fail)) {
         Ok(()) => Ok(()),
         Err(TestError::Fail(reason, (ops, page))) => {
-            let listed: Vec<String> = ops.iter().map(|op| format!("  {op:?}")).collect();
-            Err(format!(
-                "a sequence fails (CONTRACT_SEED={seed}, page size from {page}):\n{}\n{reason}",
-                listed.join("\n")
-            ))
+            Err(failing(&format!("CONTRACT_SEED={seed}, "), &ops, page, reason.message()))
         }
         Err(TestError::Abort(reason)) => Err(format!("the test gave up: {reason}")),
     }
+}
+
+/// How many bytes stand for an operation.
+const BYTES_OF_AN_OPERATION: usize = 4;
+
+/// The sequence that some bytes stand for: the first says the page size, each next four are the seed of an operation.
+/// So what a fuzzer cuts out, doubles or splices is operations.
+fn spelled(bytes: &[u8], max_ops: usize) -> (Vec<Op>, u8) {
+    let (page, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let any = op::any_op();
+    let operation = |seed: &[u8]| {
+        let mut bytes = [0; 32];
+        bytes[..BYTES_OF_AN_OPERATION].copy_from_slice(seed);
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        any.new_tree(&mut TestRunner::new_with_rng(Config::default(), rng)).unwrap().current()
+    };
+    (bytes.chunks_exact(BYTES_OF_AN_OPERATION).take(max_ops).map(operation).collect(), *page)
+}
+
+/// Tells of a sequence that fails.
+fn failing(found: &str, ops: &[Op], page: u8, reason: &str) -> String {
+    let listed: Vec<String> = ops.iter().map(|op| format!("  {op:?}")).collect();
+    format!("a sequence fails ({found}page size from {page}):\n{}\n{reason}", listed.join("\n"))
 }
 
 /// What a comparison comes to: nothing to say, or where store and model differ.

@@ -590,6 +590,11 @@ fn op(focus: Focus) -> BoxedStrategy<Op> {
     .boxed()
 }
 
+/// Any operation.
+pub(super) fn any_op() -> impl Strategy<Value = Op> {
+    op(Focus::Everything)
+}
+
 /// Sequences of up to `max` operations.
 pub(super) fn sequence(max: usize) -> impl Strategy<Value = Vec<Op>> {
     let about = |focus| prop::collection::vec(op(focus), 1..=max);

@@ -72,6 +72,13 @@ fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
     }
 }
 
+/// Runs the sequence that some bytes stand for on every engine and the model: for the fuzzer in `fuzz/`.
+pub fn operations(input: &[u8]) -> Check {
+    let engines = Engine::all(&store::engines()).map_err(|error| error.to_string())?;
+    let harnesses: Vec<&dyn Harness> = engines.iter().map(|engine| engine as &dyn Harness).collect();
+    differential::of_bytes(&harnesses, OPERATIONS, input)
+}
+
 /// Runs `cases` sequences on all cores, until one of them fails.
 fn explore(line: &mut Line, cases: u64, check: impl Fn(u64, u32) -> Check + Sync) {
     let (next, found) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -3,7 +3,7 @@
 //!
 //! The corpus lies in `corpus/`: a folder for each target, a file for each input. An input that finds a fault goes
 //! there too, and guards the repair. Input on which a target does not panic but ends the process, as a stack that
-//! overflows does, ends the whole campaign.
+//! overflows does, ends the whole campaign. The fuzzer in `fuzz/` starts from the same corpus and runs the same checks.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ use crate::report::Line;
 use crate::rng::rng;
 
 mod mutator;
-mod targets;
+pub(crate) mod targets;
 
 pub(crate) const CAMPAIGN: Campaign = Campaign {
     name: "fuzz",

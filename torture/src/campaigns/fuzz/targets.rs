@@ -109,7 +109,8 @@ fn memory() -> Result<Arc<dyn Store>, String> {
     store::open("memory:").map_err(told)
 }
 
-fn documents(input: &[u8]) -> Outcome {
+/// Documents and records: what is valid reads back the same.
+pub fn documents(input: &[u8]) -> Outcome {
     let Ok(text) = str::from_utf8(input) else { return Ok(()) };
     round_trip::<Skill>(text, Definition::validate)?;
     round_trip::<Agent>(text, Definition::validate)?;
@@ -139,7 +140,8 @@ macro_rules! as_they_are {
     )*};
 }
 
-fn ids(input: &[u8]) -> Outcome {
+/// Ids and other text forms: the same as text and in JSON, there and back.
+pub fn ids(input: &[u8]) -> Outcome {
     let Ok(text) = str::from_utf8(input) else { return Ok(()) };
     as_they_are!(text: SkillId, AgentId, VersionId, RunId, ReservationId, PrincipalId, WorkerId, ChannelId, Name,
         MeterName, Tag, IdempotencyKey);
@@ -175,7 +177,8 @@ where
     }
 }
 
-fn urls(input: &[u8]) -> Outcome {
+/// URLs: an engine and a plain path, or refused.
+pub fn urls(input: &[u8]) -> Outcome {
     let Ok(text) = str::from_utf8(input) else { return Ok(()) };
     let Some((scheme, path)) = unless_refused(store::take_apart(text))? else { return Ok(()) };
     let plain = match scheme {
@@ -203,7 +206,7 @@ static FILLED: LazyLock<Result<Arc<dyn Store>, String>> = LazyLock::new(|| {
 const MANY: usize = 1_000;
 
 /// A cursor: as text, or as JSON its list and position, which get the checksum that lets them pass.
-fn cursors(input: &[u8]) -> Outcome {
+pub fn cursors(input: &[u8]) -> Outcome {
     let Ok(text) = str::from_utf8(input) else { return Ok(()) };
     let text = match serde_json::from_str::<(List, Value)>(text) {
         Ok((list, position)) => Cursor::new(list, &position).map_err(told)?.to_string(),
@@ -260,7 +263,7 @@ const LISTS: [ReadList; 13] = [
 ];
 
 /// A session of several lines, on a store of its own.
-fn rpc(input: &[u8]) -> Outcome {
+pub fn rpc(input: &[u8]) -> Outcome {
     let store = memory()?;
     for line in input.split(|byte| *byte == b'\n') {
         let requests = match serde_json::from_slice(line) {
@@ -319,7 +322,7 @@ fn moved(store: &dyn Store) -> Outcome {
 }
 
 /// An export as it is, and its lines as records of one whose checksums are right.
-fn imports(input: &[u8]) -> Outcome {
+pub fn imports(input: &[u8]) -> Outcome {
     imported(input)?;
     let (file, digests) = sealed(input)?;
     match imported(&file)? {
@@ -366,7 +369,8 @@ fn sealed(input: &[u8]) -> Result<(Vec<u8>, Digests), String> {
     Ok((file.into_bytes(), digests))
 }
 
-fn front_matter(input: &[u8]) -> Outcome {
+/// Definition files: what they say, written as JSON, reads back the same.
+pub fn front_matter(input: &[u8]) -> Outcome {
     written_again(input, |bytes| store_files::parse_skill("folder/SKILL.md", bytes))?;
     written_again(input, |bytes| store_files::parse_agent("agent.md", bytes))
 }

@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(
+    |input: &[u8]| torture::checks::front_matter(input).unwrap_or_else(|fault| panic!("{fault}"))
+);
