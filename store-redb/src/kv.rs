@@ -127,15 +127,18 @@ impl Writing {
         Writing { tx, edge, changed: Cell::new(false), log: RefCell::new(None) }
     }
 
-    /// Runs an operation. A panic of its work is held until redb has closed the tables, because redb panicking in its
-    /// turn would end the process.
+    /// Runs an operation. A panic of its work is held until redb has closed the tables, and these are closed one at a
+    /// time, because redb panicking while something unwinds would end the process.
     pub(crate) fn operate<R>(&self, work: impl FnOnce(&Operation<'_>) -> Result<R>) -> Result<R> {
         let operation = Operation { writing: self, tables: RefCell::default() };
         let done = catch_unwind(AssertUnwindSafe(|| work(&operation)));
-        let closed = self.edge.call("closing tables", || {
-            drop(operation);
-            Fallible::Ok(())
-        });
+        let close = |table| {
+            self.edge.call("closing a table", || {
+                drop(table);
+                Fallible::Ok(())
+            })
+        };
+        let closed = operation.tables.into_inner().into_iter().map(close).fold(Ok(()), Result::and);
         match done {
             Ok(result) => closed.and(result),
             Err(panic) => resume_unwind(panic),
@@ -282,14 +285,17 @@ fn show<'t>(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use proptest::prelude::*;
-    use redb::Database;
     use redb::backends::InMemoryBackend;
+    use redb::{Database, StorageBackend};
+    use store_api::ErrorKind;
 
     use super::*;
     use crate::open;
-    use crate::tables::{META, RUNS};
+    use crate::tables::{EVENTS, META, RUNS};
 
     /// A value that is stored in one of two tables, or what removes it.
     type Step = (bool, u8, Option<Vec<u8>>);
@@ -311,6 +317,55 @@ mod tests {
             writing.operate(scan).unwrap();
         }
         contents
+    }
+
+    /// A storage that can be told to panic when it is read, as redb does itself over a damaged page.
+    #[derive(Debug)]
+    struct Mined {
+        inner: InMemoryBackend,
+        mine: Arc<AtomicBool>,
+    }
+
+    impl StorageBackend for Mined {
+        fn len(&self) -> io::Result<u64> {
+            self.inner.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            assert!(!self.mine.load(Ordering::Relaxed), "damaged");
+            self.inner.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.inner.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.inner.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.inner.write(offset, data)
+        }
+    }
+
+    /// redb panics while it looks for a table. It is left with a lock that every open table needs to close: two of
+    /// them, closed in one go, panicked one after the other, which ends the process.
+    #[test]
+    fn a_table_that_cannot_be_opened_leaves_others_that_close() {
+        let mine = Arc::<AtomicBool>::default();
+        let storage = Mined { inner: InMemoryBackend::new(), mine: Arc::clone(&mine) };
+        let database = Database::builder().set_cache_size(0).create_with_backend(storage).unwrap();
+        let edge = Arc::<Edge>::default();
+        let writing = open::begin(&edge, &database).unwrap();
+        open::create_tables(&writing).unwrap();
+        writing.commit().unwrap();
+        let writing = open::begin(&edge, &database).unwrap();
+        let done = writing.operate(|operation| {
+            operation.put(META, b"k", b"v")?;
+            operation.put(RUNS, b"k", b"v")?;
+            mine.store(true, Ordering::Relaxed);
+            operation.put(EVENTS, b"k", b"v")
+        });
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::Corrupt);
+        writing.abort();
+        assert_eq!(edge.check_writable().unwrap_err().kind(), ErrorKind::Poisoned);
     }
 
     proptest! {
