@@ -33,30 +33,42 @@ impl Fault {
         }
     }
 
-    /// The same fault as the contract names it.
-    pub(crate) fn into_error(self, doing: &'static str) -> Error {
+    /// What is damaged, if that is what it says.
+    fn damage(&self) -> Option<String> {
         use redb::Error as E;
-        let damaged = |detail: String| Error::corrupt("database file", detail);
         match self {
-            Fault::Panicked(_) => damaged(self.to_string()),
+            Fault::Panicked(_) => Some(self.to_string()),
             Fault::Redb(error) => match error {
-                E::Corrupted(detail) => damaged(detail),
-                E::Io(ref io) if io.kind() == io::ErrorKind::UnexpectedEof => {
-                    damaged("ends too early".into())
-                }
-                E::Io(ref io) if io.kind() == io::ErrorKind::InvalidData => damaged(io.to_string()),
+                E::Corrupted(detail) => Some(detail.clone()),
+                E::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof => Some("ends too early".into()),
+                E::Io(io) if io.kind() == io::ErrorKind::InvalidData => Some(io.to_string()),
                 E::TableTypeMismatch { .. }
                 | E::TableIsMultimap(_)
                 | E::TypeDefinitionChanged { .. }
-                | E::TableDoesNotExist(_) => damaged(error.to_string()),
-                E::UpgradeRequired(version) => Error::NotThisStore {
-                    detail: format!("a redb file of the old format {version}, which this store never had"),
-                },
-                E::DatabaseClosed => Error::Closed,
-                other => Error::backend(doing, Fault::Redb(other)),
+                | E::TableDoesNotExist(_) => Some(error.to_string()),
+                _ => None,
             },
         }
     }
+
+    /// The same fault as the contract names it.
+    pub(crate) fn into_error(self, doing: &'static str) -> Error {
+        use redb::Error as E;
+        if let Some(detail) = self.damage() {
+            return damaged(detail);
+        }
+        match self {
+            Fault::Redb(E::UpgradeRequired(version)) => Error::NotThisStore {
+                detail: format!("a redb file of the old format {version}, which this store never had"),
+            },
+            Fault::Redb(E::DatabaseClosed) => Error::Closed,
+            other => Error::backend(doing, other),
+        }
+    }
+}
+
+fn damaged(detail: String) -> Error {
+    Error::corrupt("database file", detail)
 }
 
 /// Runs a call of redb; a panic of it is a fault.
@@ -78,7 +90,15 @@ fn message(payload: &(dyn Any + Send)) -> String {
 /// The edge of one open store: remembers the first fault that makes writing unsafe.
 #[derive(Debug, Default)]
 pub(crate) struct Edge {
-    poison: OnceLock<String>,
+    poison: OnceLock<Poison>,
+}
+
+/// Why writing is not safe.
+#[derive(Debug)]
+struct Poison {
+    reason: String,
+    /// What is damaged, if that is why.
+    damage: Option<String>,
 }
 
 impl Edge {
@@ -92,8 +112,16 @@ impl Edge {
             if fault.is_lasting() {
                 self.poison(doing, &fault);
             }
-            fault.into_error(doing)
+            self.previous_damage(&fault).unwrap_or_else(|| fault.into_error(doing))
         })
+    }
+
+    /// A damaged page can lead redb to where the file has nothing, which it takes for a failing disk, or into a panic
+    /// that leaves a lock behind. When it refuses what comes after, that is the same damage.
+    fn previous_damage(&self, fault: &Fault) -> Option<Error> {
+        use redb::Error as E;
+        let Fault::Redb(E::PreviousIo | E::LockPoisoned(_)) = fault else { return None };
+        self.poison.get()?.damage.clone().map(damaged)
     }
 
     /// Runs a commit. One that fails may have happened all the same, and what is on disk is not certain until the
@@ -127,7 +155,10 @@ impl Edge {
 
     /// Refuses writes from now on. The first reason is the one that is told.
     fn poison(&self, doing: &str, fault: &Fault) {
-        self.poison.get_or_init(|| format!("{doing} failed: {}", describe(fault)));
+        self.poison.get_or_init(|| Poison {
+            reason: format!("{doing} failed: {}", describe(fault)),
+            damage: fault.damage(),
+        });
     }
 
     /// Whether writes are taken.
@@ -137,7 +168,7 @@ impl Edge {
     pub(crate) fn check_writable(&self) -> Result<()> {
         match self.poison.get() {
             None => Ok(()),
-            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            Some(Poison { reason, .. }) => Err(Error::Poisoned { reason: reason.clone() }),
         }
     }
 }
@@ -166,6 +197,19 @@ mod tests {
         assert!(
             edge.check_writable().unwrap_err().to_string().contains("reading failed: redb panicked: page 7")
         );
+    }
+
+    /// A flipped bit in the number of a page led redb behind the end of the file. That read was `Corrupt`, and those
+    /// after it were once told as a failing disk.
+    #[test]
+    fn what_redb_refuses_after_damage_is_the_same_damage() {
+        let fails_after = |first: io::ErrorKind| {
+            let edge = Edge::default();
+            let errors = [redb::Error::Io(first.into()), redb::Error::PreviousIo];
+            errors.map(|error| edge.call("reading", || fail(error)).unwrap_err().kind())
+        };
+        assert_eq!(fails_after(io::ErrorKind::UnexpectedEof), [ErrorKind::Corrupt; 2]);
+        assert_eq!(fails_after(io::ErrorKind::Other), [ErrorKind::Backend; 2]);
     }
 
     #[test]
