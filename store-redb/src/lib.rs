@@ -20,6 +20,7 @@
 
 mod audit;
 mod backup;
+mod bookkeeping;
 mod budget;
 mod catalog;
 mod checkpoint;

@@ -19,7 +19,7 @@ use crate::kv::{Reading, Writing};
 use crate::storage::{Overlay, Storage, Unlocked};
 use crate::tables::{self, META};
 use crate::tx::Tx;
-use crate::{Options, SCHEMA, recovery};
+use crate::{Options, SCHEMA, bookkeeping, recovery};
 
 /// The name under which a file of ours says what it is.
 const APPLICATION: &str = "agst";
@@ -28,7 +28,7 @@ const APPLICATION: &str = "agst";
 const POLL: Duration = Duration::from_millis(10);
 
 /// How much memory a look at a file may use for pages.
-const PEEK_CACHE: usize = 16 << 20;
+pub(crate) const PEEK_CACHE: usize = 16 << 20;
 
 /// The mark of a file: whose it is, and the version of its layout.
 #[derive(Debug, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ fn open_file<B: StorageBackend>(
     options: &Options,
     over: impl Fn(&Path, FileBackend) -> B,
 ) -> Result<Opened> {
-    if !is_ours(path, &file)? {
+    if !is_ours(path, &file)? || !bookkeeping::check(&file)? {
         return Ok(Opened::Held);
     }
     let opened = catch(|| {
