@@ -3,31 +3,41 @@
 //!
 //! A flip in a write-ahead log ends it there: the commits behind it are gone, and what is read is the store as it was
 //! before them, whole.
+//!
+//! Then the store is opened again, written to and closed. What the writes come to is not judged, but none may panic or
+//! end the process. The flips are tried in children, so that one that does is named.
 
+mod child;
 mod questions;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::thread;
 
 use contract_tests::fixture::{at, charge, checkpoint, event, id, skill, version};
 use contract_tests::laws::moves::fill;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use serde::{Deserialize, Serialize};
 use store::{Account, Durability, ErrorKind, Expect, Result, Seams, Store, describe};
 
 use super::{Campaign, Plan};
 use crate::engines::{Engine, beside, records};
 use crate::place::scratch;
 use crate::report::{Attempt, Broken, Line};
+use child::Orders;
 use questions::{Answer, Question, export, questions};
 
 const NAME: &str = "rot";
 
-pub(super) const CAMPAIGN: Campaign =
-    Campaign { name: NAME, about: "a flipped bit is told, and never returned as data", run, child: None };
+pub(super) const CAMPAIGN: Campaign = Campaign {
+    name: NAME,
+    about: "a flipped bit is told, and never returned as data",
+    run,
+    child: Some(child::main),
+};
 
 /// How many flips over all configurations.
 const SHORT: u64 = 4_000;
@@ -137,58 +147,49 @@ fn go_on(store: &dyn Store, commit: u64) -> Result<()> {
 }
 
 /// What came of one flip.
-#[derive(Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Found {
-    wrong: Option<String>,
+    fault: Option<String>,
+    /// Whether the fault is a panic that nobody caught, or the end of the process.
     panicked: bool,
     noticed: bool,
+    /// How many panics of the library were caught.
+    caught: u64,
 }
 
-/// How often anything panicked, caught or not.
-static PANICS: AtomicU64 = AtomicU64::new(0);
-
 fn flips(engine: Engine, closed: bool, count: u64, line: &mut Line) -> Attempt {
-    let subject = Subject::new(engine, closed)?;
-    let quiet = panic::take_hook();
-    panic::set_hook(Box::new(|_| {
-        PANICS.fetch_add(1, Ordering::Relaxed);
-    }));
-    let before = PANICS.load(Ordering::Relaxed);
     let workers = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let seed = line.seed;
     let found: Vec<std::result::Result<Vec<(u64, Found)>, String>> = thread::scope(|scope| {
-        let subject = &subject;
         let work = |first: u64| {
-            let numbers = (first..count).step_by(workers as usize);
-            numbers
-                .map(|number| Ok((number, flip(subject, seed, number).map_err(|e| e.to_string())?)))
-                .collect()
+            let orders =
+                Orders { engine: engine.name().to_owned(), closed, seed, first, step: workers, count };
+            orders.carry_out().map_err(|e| e.to_string())
         };
         let threads: Vec<_> = (0..workers).map(|first| scope.spawn(move || work(first))).collect();
         let ended = threads.into_iter().map(|thread| thread.join());
         ended.map(|end| end.unwrap_or_else(|_| Err("a worker of the campaign panicked".into()))).collect()
     });
-    panic::set_hook(quiet);
-    let mut noticed = 0_u64;
+    let (mut noticed, mut caught) = (0_u64, 0);
     for found in found {
         for (number, found) in found? {
             line.tried += 1;
             line.panicked += u64::from(found.panicked);
-            line.wrong += u64::from(found.wrong.is_some());
+            line.wrong += u64::from(found.fault.is_some() && !found.panicked);
             noticed += u64::from(found.noticed);
-            if let Some(wrong) = found.wrong {
-                line.fault(|| format!("flip {number}: {wrong}"));
+            caught += found.caught;
+            if let Some(fault) = found.fault {
+                line.fault(|| format!("flip {number}: {fault}"));
             }
         }
     }
-    let caught = PANICS.load(Ordering::Relaxed) - before - line.panicked;
     line.configuration.push_str(&format!(
         "; {noticed} flips mattered and were told, {caught} panics of the library caught"
     ));
     Ok(())
 }
 
-/// Flips one bit of a fresh copy, and reads everything.
+/// Flips one bit of a fresh copy, reads everything, and writes.
 fn flip(subject: &Subject, seed: u64, number: u64) -> std::result::Result<Found, Broken> {
     let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
     let (chosen, byte, bit) = subject.choose(&mut random);
@@ -205,34 +206,57 @@ fn flip(subject: &Subject, seed: u64, number: u64) -> std::result::Result<Found,
     }
     let in_log = subject.files.get(chosen).is_some_and(|(suffix, _)| *suffix == "-wal");
     let mut found = Found::default();
-    if catch_unwind(AssertUnwindSafe(|| read(subject, &path, in_log, &mut found))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| try_out(subject, &path, in_log, &mut found))).is_err() {
         found.panicked = true;
+        found.fault = Some("a call panicked".into());
     }
-    if let Some(wrong) = &mut found.wrong {
+    if let Some(fault) = &mut found.fault {
         let suffix = subject.files.get(chosen).map_or("", |(suffix, _)| suffix);
-        wrong.insert_str(0, &format!("bit {bit} of byte {byte} of s{suffix}: "));
+        fault.insert_str(0, &format!("bit {bit} of byte {byte} of s{suffix}: "));
     }
     Ok(found)
 }
 
-fn read(subject: &Subject, path: &Path, in_log: bool, found: &mut Found) {
-    let store = match subject.engine.open(path, Durability::Process) {
-        Ok(store) => store,
+fn try_out(subject: &Subject, path: &Path, in_log: bool, found: &mut Found) {
+    if let Some(store) = open(subject, path, found) {
+        read(subject, &*store, in_log, found);
+    }
+    // Opened again, because a store that has met damage takes no writes.
+    if let Some(store) = open(subject, path, found) {
+        write(&*store);
+    }
+}
+
+/// Opens the store, if it opens.
+fn open(subject: &Subject, path: &Path, found: &mut Found) -> Option<Arc<dyn Store>> {
+    match subject.engine.open(path, Durability::Process) {
+        Ok(store) => Some(store),
         Err(error) => {
             found.noticed = true;
             let told = [ErrorKind::Corrupt, ErrorKind::NotThisStore, ErrorKind::SchemaTooNew]
                 .contains(&error.kind());
             if !told {
-                found.wrong = Some(format!("the open was refused as {}", describe(&error)));
+                found.fault.get_or_insert_with(|| format!("the open was refused as {}", describe(&error)));
             }
-            return;
+            None
         }
-    };
+    }
+}
+
+/// Writes in every seam, and closes. Whether that succeeds depends on what was hit.
+fn write(store: &dyn Store) {
+    for commit in COMMITS..COMMITS + 4 {
+        drop(go_on(store, commit));
+    }
+    drop(store.close());
+}
+
+fn read(subject: &Subject, store: &dyn Store, in_log: bool, found: &mut Found) {
     let mut faults = Vec::new();
     let mut corrupt = false;
-    let (records, end) = export(&*store);
+    let (records, end) = export(store);
     let exported = [(None, end.map(|()| records.clone()))];
-    let asked = subject.questions.iter().map(|question| (Some(question), question.ask(&*store)));
+    let asked = subject.questions.iter().map(|question| (Some(question), question.ask(store)));
     // What an export gave before it broke off counts too.
     let mut answers = Vec::new();
     faults.extend(stranger(subject, 0, &records).map(|record| format!("the export gave {record}")));
@@ -276,7 +300,7 @@ fn read(subject: &Subject, path: &Path, in_log: bool, found: &mut Found) {
             Some(_) => {}
         }
     }
-    found.wrong = faults.into_iter().next();
+    found.fault = faults.into_iter().next();
 }
 
 /// A record in an answer that no state of the store ever had there.
@@ -293,6 +317,8 @@ fn unchecked(engine: Engine, count: u64, line: &mut Line) -> Attempt {
     let write = |bytes: &[u8]| fs::write(&path, bytes);
     let (_, whole) = subject.files.first().ok_or("the store has no file")?;
     write(whole)?;
+    let loud = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
     let truth = catch_unwind(|| documents(engine, &path)).map_err(|_| "the bare read panicked")??;
     for number in 0..count {
         let mut random = fastrand::Rng::with_seed(line.seed ^ number);
@@ -311,6 +337,7 @@ fn unchecked(engine: Engine, count: u64, line: &mut Line) -> Attempt {
             line.fault(|| format!("flip of byte {at}: {}", document.escape_ascii()));
         }
     }
+    panic::set_hook(loud);
     Ok(())
 }
 
