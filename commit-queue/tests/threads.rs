@@ -23,6 +23,11 @@ fn a_flush_that_fails_fails_for_every_member() {
 }
 
 #[test]
+fn what_is_given_up_is_never_done() {
+    common::run_within(Duration::from_micros(50), 16, 500, None);
+}
+
+#[test]
 fn a_lone_writer_commits_each_operation_by_itself() {
     let queue = run(1, 100, None);
     assert!(queue.engine().commits.lock().unwrap().iter().all(|size| *size == 1));

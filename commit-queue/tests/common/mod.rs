@@ -64,13 +64,27 @@ impl Engine for Numbers {
 /// Each of `writers` writes `each` numbers; every fifth is refused after it was written, every seventh panics.
 /// What was acknowledged must be on the disk once and in the writer's order, nothing else may be there.
 pub(crate) fn run(writers: u64, each: u64, fails: Option<u64>) -> Arc<Queue<Numbers>> {
+    run_within(PATIENT, writers, each, fails)
+}
+
+/// The timeout of writers that never give up.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// The same with writers that wait for their turn no longer than that. What is given up is never done.
+pub(crate) fn run_within(
+    timeout: Duration,
+    writers: u64,
+    each: u64,
+    fails: Option<u64>,
+) -> Arc<Queue<Numbers>> {
     let numbers = Numbers { disk: Mutex::default(), commits: Mutex::default(), fails };
-    let queue = Arc::new(Queue::new(numbers, Duration::from_secs(60)));
+    let queue = Arc::new(Queue::new(numbers, timeout));
     let threads: Vec<_> = (0..writers)
         .map(|writer| {
             let queue = Arc::clone(&queue);
             thread::spawn(move || -> Vec<u64> {
-                (1..=each).map(|n| writer * each + n).filter(|number| write(&queue, *number)).collect()
+                let numbers = (1..=each).map(|n| writer * each + n);
+                numbers.filter(|number| write(&queue, *number, timeout < PATIENT)).collect()
             })
         })
         .collect();
@@ -86,7 +100,7 @@ pub(crate) fn run(writers: u64, each: u64, fails: Option<u64>) -> Arc<Queue<Numb
 }
 
 /// Whether the number was acknowledged; checks the answers that are known in advance.
-fn write(queue: &Queue<Numbers>, number: u64) -> bool {
+fn write(queue: &Queue<Numbers>, number: u64, may_give_up: bool) -> bool {
     let work = |open: &Open| {
         open.written.borrow_mut().push(number);
         if number.is_multiple_of(7) {
@@ -108,6 +122,10 @@ fn write(queue: &Queue<Numbers>, number: u64) -> bool {
         }
         Ok(Err(Error::NotFound { id, .. })) => {
             assert_eq!(id, number.to_string(), "the writer's own refusal");
+            false
+        }
+        Ok(Err(Error::Busy { .. })) => {
+            assert!(may_give_up, "nobody waits that long");
             false
         }
         Ok(Err(error)) => {
