@@ -119,9 +119,8 @@ fn charge_once(
         Charging::Made { usage, charged, forget } => (usage, charged, forget),
     };
     ledgers.put_ledger(&account, &ledger)?;
+    ledgers.forget_charges(&account, forget)?;
     if let Some(key) = key {
-        // Whoever leaves one takes those along that have ended: they never grow by what has no key.
-        ledgers.forget_charges(&account, forget)?;
         ledgers.put_charge(&account, &key, &charged)?;
     }
     Ok(usage)
