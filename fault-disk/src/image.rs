@@ -38,6 +38,8 @@ pub struct Replay {
     names: BTreeMap<PathBuf, FileId>,
     /// The changes that are not, in order.
     changes: Vec<Change>,
+    /// How many events were read.
+    position: usize,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +48,8 @@ struct File {
     durable: Vec<u8>,
     /// What a reader sees.
     seen: Vec<u8>,
-    /// What is not certain, in order.
-    pending: Vec<Pending>,
+    /// What is not certain, in order, each after how many events it happened.
+    pending: Vec<(usize, Pending)>,
     /// Pages that a failed flush has forgotten: they read as written, and are not, until they are written to again.
     forgotten: BTreeSet<usize>,
 }
@@ -92,6 +94,8 @@ impl Replay {
 
     /// Reads on.
     pub fn advance(&mut self, event: &Event) {
+        let now = self.position;
+        self.position += 1;
         match event {
             Event::Found(path, file, content) => {
                 let content = File { durable: content.clone(), seen: content.clone(), ..File::default() };
@@ -117,9 +121,9 @@ impl Replay {
                     !flushed
                 });
             }
-            Event::Written(file, offset, data) => self.file(*file).write(*offset as usize, data),
-            Event::Resized(file, len) => self.file(*file).resize(*len as usize),
-            Event::Synced(file) => self.file(*file).sync(),
+            Event::Written(file, offset, data) => self.file(*file).write(now, *offset as usize, data),
+            Event::Resized(file, len) => self.file(*file).resize(now, *len as usize),
+            Event::Synced(file, began) => self.file(*file).sync(*began),
             Event::Forgot(file) => self.file(*file).forget(),
         }
     }
@@ -147,33 +151,34 @@ impl Replay {
 }
 
 impl File {
-    fn write(&mut self, offset: usize, data: &[u8]) {
+    fn write(&mut self, now: usize, offset: usize, data: &[u8]) {
         put(&mut self.seen, offset, data);
-        self.pending.push(Pending::Write(offset, data.to_vec()));
+        self.pending.push((now, Pending::Write(offset, data.to_vec())));
         // A page that is dirty again is written as a whole, with what had been forgotten of it.
         for page in offset / PAGE..(offset + data.len()).div_ceil(PAGE) {
             if self.forgotten.remove(&page) {
                 let end = self.seen.len().min((page + 1) * PAGE);
                 if let Some(whole) = self.seen.get(page * PAGE..end) {
-                    self.pending.push(Pending::Write(page * PAGE, whole.to_vec()));
+                    self.pending.push((now, Pending::Write(page * PAGE, whole.to_vec())));
                 }
             }
         }
     }
 
-    fn resize(&mut self, len: usize) {
+    fn resize(&mut self, now: usize, len: usize) {
         self.seen.resize(len, 0);
-        self.pending.push(Pending::Resize(len));
+        self.pending.push((now, Pending::Resize(len)));
     }
 
-    fn sync(&mut self) {
-        for pending in self.pending.drain(..) {
+    fn sync(&mut self, began: usize) {
+        let flushed = self.pending.partition_point(|(at, _)| *at < began);
+        for (_, pending) in self.pending.drain(..flushed) {
             pending.apply(&mut self.durable);
         }
     }
 
     fn forget(&mut self) {
-        for pending in self.pending.drain(..) {
+        for (_, pending) in self.pending.drain(..) {
             if let Pending::Write(offset, data) = pending {
                 self.forgotten.extend(offset / PAGE..(offset + data.len()).div_ceil(PAGE));
             }
@@ -182,7 +187,7 @@ impl File {
 
     fn content(&self, fate: &mut Fate<'_>) -> Vec<u8> {
         let mut content = self.durable.clone();
-        for pending in &self.pending {
+        for (_, pending) in &self.pending {
             match fate {
                 Fate::Kept => pending.apply(&mut content),
                 Fate::Dropped => {}
@@ -267,7 +272,7 @@ mod tests {
         let mut events = vec![
             Event::Created(path(), FILE),
             written(0, b"one"),
-            Event::Synced(FILE),
+            Event::Synced(FILE, 2),
             Event::DirectorySynced("/d".into()),
             written(3, b"two"),
         ];
@@ -278,13 +283,26 @@ mod tests {
         let mixed: BTreeSet<_> =
             (0..100).map(|_| only(&replay, &mut Fate::Mixed(&mut rng)).unwrap()).collect();
         assert_eq!(mixed, BTreeSet::from([b"one".to_vec(), b"onetwo".to_vec()]));
-        events.push(Event::Synced(FILE));
+        events.push(Event::Synced(FILE, 5));
         assert_eq!(only(&after(&events), &mut Fate::Dropped).unwrap(), b"onetwo");
+    }
+
+    /// Of several writers one may write while another one's flush is under way, which says nothing of what it wrote.
+    #[test]
+    fn a_flush_is_of_what_was_written_before_it_began() {
+        let events = [
+            Event::Found(path(), FILE, vec![]),
+            written(0, b"one"),
+            written(3, b"two"),
+            Event::Synced(FILE, 2),
+        ];
+        assert_eq!(only(&after(&events), &mut Fate::Dropped).unwrap(), b"one");
+        assert_eq!(only(&after(&events), &mut Fate::Kept).unwrap(), b"onetwo");
     }
 
     #[test]
     fn a_name_is_certain_when_its_directory_was_flushed() {
-        let mut events = vec![Event::Created(path(), FILE), written(0, b"x"), Event::Synced(FILE)];
+        let mut events = vec![Event::Created(path(), FILE), written(0, b"x"), Event::Synced(FILE, 2)];
         assert_eq!(only(&after(&events), &mut Fate::Kept).unwrap(), b"x");
         assert_eq!(only(&after(&events), &mut Fate::Dropped), None);
         events.push(Event::DirectorySynced("/d".into()));
@@ -316,11 +334,11 @@ mod tests {
             written(0, &[1; 2 * PAGE]),
             Event::Forgot(FILE),
             written(PAGE as u64, b"2"),
-            Event::Synced(FILE),
+            Event::Synced(FILE, 4),
         ];
         let image = only(&after(&events), &mut Fate::Kept).unwrap();
         assert_eq!((image[0], &image[PAGE..PAGE + 2]), (0, &[b'2', 1][..]));
-        events.extend([written(7, b"3"), Event::Synced(FILE)]);
+        events.extend([written(7, b"3"), Event::Synced(FILE, 6)]);
         let image = only(&after(&events), &mut Fate::Kept).unwrap();
         assert_eq!((image[0], image[7]), (1, b'3'));
     }

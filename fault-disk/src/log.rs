@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -24,8 +25,9 @@ pub enum Event {
     Written(FileId, u64, Vec<u8>),
     /// The file was given a length.
     Resized(FileId, u64),
-    /// The file was flushed.
-    Synced(FileId),
+    /// The file was flushed: of what was written to it, what had happened before the flush began, which was after so
+    /// many events.
+    Synced(FileId, usize),
     /// The file was flushed, and that failed: what it had not written reads as before and will never be written.
     Forgot(FileId),
     /// A file was given a name, in the place of what had it.
@@ -48,6 +50,8 @@ pub struct Log {
     state: Mutex<State>,
     /// Whether flushes count. Without them it is the log of a disk that lies.
     forgets_syncs: bool,
+    /// How long a flush of an open file takes.
+    flush: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +86,11 @@ impl Log {
     /// A log of a disk that says of every flush that it was done, and does none.
     pub fn without_syncs() -> Self {
         Log { forgets_syncs: true, ..Self::default() }
+    }
+
+    /// The same log of a disk whose flushes of open files take so long.
+    pub fn with_flushes_of(self, flush: Duration) -> Self {
+        Log { flush, ..self }
     }
 
     /// How many things have happened.
@@ -161,7 +170,8 @@ impl Log {
             state.events.push(Event::Resized(file, content.len() as u64));
             state.events.push(Event::Written(file, 0, content));
         }
-        self.note_sync(&mut state, file);
+        let now = state.events.len();
+        self.note_sync(&mut state, file, now);
         Ok(())
     }
 
@@ -170,9 +180,9 @@ impl Log {
         self.state.lock().note(path, Event::Forgot);
     }
 
-    fn note_sync(&self, state: &mut State, file: FileId) {
+    fn note_sync(&self, state: &mut State, file: FileId, began: usize) {
         if !self.forgets_syncs {
-            state.events.push(Event::Synced(file));
+            state.events.push(Event::Synced(file, began));
         }
     }
 
@@ -217,9 +227,11 @@ impl Disk for Log {
     }
 
     fn sync(&self, file: &dyn Handle) -> io::Result<()> {
+        let began = self.len();
+        std::thread::sleep(self.flush);
         let mut state = self.state.lock();
         if let Some(&file) = state.names.get(file.path()) {
-            self.note_sync(&mut state, file);
+            self.note_sync(&mut state, file, began);
         }
         Ok(())
     }
