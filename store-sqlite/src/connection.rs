@@ -128,7 +128,7 @@ fn raw(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, flags)
 }
 
-fn open(path: &Path, access: OpenFlags, options: &Options) -> Result<Connection> {
+pub(crate) fn open(path: &Path, access: OpenFlags, options: &Options) -> Result<Connection> {
     let start = Instant::now();
     let set_up = || {
         let connection = raw(path, access)?;

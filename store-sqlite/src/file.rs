@@ -176,7 +176,9 @@ fn check_whole_header(path: &Path, header: &[u8]) -> Result<()> {
         return Err(Error::NotThisStore { detail: format!("{path:?} is no SQLite database") });
     }
     match (number(header, APPLICATION), number(header, USER_VERSION)) {
-        (Some(application), Some(schema)) if header.len() >= HEADER => check_owner(application, schema),
+        (Some(application), Some(schema)) if header.len() >= HEADER => {
+            check_owner(application, schema, SCHEMA)
+        }
         _ => {
             let detail = format!("is cut off after {} bytes", header.len());
             Err(Error::corrupt(path.display().to_string(), detail))
@@ -218,17 +220,17 @@ fn was_empty(path: &Path) -> Result<bool> {
     Ok(bytes.starts_with(JOURNAL_MAGIC) && number(&bytes, PAGES_BEFORE) == Some(0))
 }
 
-/// Whether a database with these numbers in its header is one of ours, and of a schema that we know.
+/// Whether a database with these numbers in its header is one of ours, and of no schema after `newest`.
 ///
 /// # Errors
 /// `NotThisStore`; `SchemaTooNew`.
-pub(crate) fn check_owner(application: u32, schema: u32) -> Result<()> {
+pub(crate) fn check_owner(application: u32, schema: u32, newest: u32) -> Result<()> {
     if application != APPLICATION_ID {
         let detail = format!("an SQLite database of another application ({application:#010x})");
         return Err(Error::NotThisStore { detail });
     }
-    if schema > SCHEMA {
-        return Err(Error::SchemaTooNew { found: schema, supported: SCHEMA });
+    if schema > newest {
+        return Err(Error::SchemaTooNew { found: schema, supported: newest });
     }
     Ok(())
 }

@@ -22,20 +22,26 @@ pub(crate) const SCHEMA: u32 = MIGRATIONS.len() as u32;
 /// # Errors
 /// `NotThisStore`, `SchemaTooNew`, `Busy`, `Backend`.
 pub(crate) fn run(connection: &Connection, timeout: Duration) -> Result<()> {
-    if stands_at(connection)? == SCHEMA {
+    take(&MIGRATIONS, connection, timeout)
+}
+
+/// Takes those of the steps that the database has not taken yet.
+fn take(steps: &[&str], connection: &Connection, timeout: Duration) -> Result<()> {
+    let newest = steps.len() as u32;
+    if stands_at(connection, newest)? == newest {
         return Ok(());
     }
     unit::begin(connection, timeout)?;
     // Another process may have been faster.
-    let from = stands_at(connection)?;
-    for step in MIGRATIONS.iter().skip(from as usize) {
+    let from = stands_at(connection, newest)?;
+    for step in steps.iter().skip(from as usize) {
         connection.execute_batch(step).map_err(|e| error::sqlite("bringing the schema up to date", e))?;
     }
     unit::commit(connection)
 }
 
-/// The schema of the database; 0 when there is nothing in it yet.
-fn stands_at(connection: &Connection) -> Result<u32> {
+/// The schema of the database, which is none after `newest`; 0 when there is nothing in it yet.
+fn stands_at(connection: &Connection, newest: u32) -> Result<u32> {
     let sql = "SELECT (SELECT application_id FROM pragma_application_id), \
                (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)";
     let found = connection.query_one(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
@@ -45,12 +51,15 @@ fn stands_at(connection: &Connection) -> Result<u32> {
         return Ok(0);
     }
     let schema = schema.cast_unsigned();
-    check_owner(application.cast_unsigned(), schema)?;
+    check_owner(application.cast_unsigned(), schema, newest)?;
     if schema == 0 {
         return Err(Error::corrupt("database header", "has no schema number"));
     }
     Ok(schema)
 }
+
+#[cfg(test)]
+mod power_loss;
 
 #[cfg(test)]
 mod tests {
