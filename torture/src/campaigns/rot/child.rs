@@ -7,20 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CAMPAIGN, Found, Subject, flip};
+use super::{CAMPAIGN, Found, Series, Subject, try_flip};
 use crate::CHILD;
 use crate::engines::Engine;
 use crate::report::{Attempt, Broken};
 
-/// Which flips a child is to try: from `first` on, each `step`th below `count`.
+/// Which flips of a series a child is to try: from `first` on, each `step`th.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Orders {
-    pub(super) engine: String,
-    pub(super) closed: bool,
-    pub(super) seed: u64,
+    pub(super) series: Series,
     pub(super) first: u64,
     pub(super) step: u64,
-    pub(super) count: u64,
 }
 
 /// What a child says, a line each.
@@ -90,13 +87,14 @@ pub(super) fn main(arguments: &[String]) {
 
 fn work(arguments: &[String]) -> Attempt {
     let orders: Orders = serde_json::from_str(arguments.first().ok_or("no orders")?)?;
-    let engine = Engine::named(&orders.engine).ok_or("no such engine")?;
-    let subject = Subject::new(engine, orders.closed)?;
+    let series = &orders.series;
+    let engine = Engine::named(&series.engine).ok_or("no such engine")?;
+    let subject = Subject::new(engine, series.closed)?;
     let step = usize::try_from(orders.step)?;
-    for number in (orders.first..orders.count).step_by(step) {
+    for number in (orders.first..series.count).step_by(step) {
         say(&Said::Tries(number))?;
         let before = PANICS.load(Ordering::Relaxed);
-        let mut found = flip(&subject, orders.seed, number)?;
+        let mut found = try_flip(&subject, series.flip(&subject, number))?;
         let panics = PANICS.load(Ordering::Relaxed) - before;
         found.caught = panics.saturating_sub(u64::from(found.panicked));
         say(&Said::Found(found))?;

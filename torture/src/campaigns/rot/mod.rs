@@ -2,7 +2,8 @@
 //! Corrupt; what no read sees, `verify` finds.
 //!
 //! A flip in a write-ahead log ends it there: the commits behind it are gone, and what is read is the store as it was
-//! before them, whole.
+//! before them, whole. The same comes of a flip of the one bit by which redb says which of its last two commits counts,
+//! in a file that was not closed: a commit whose second phase never came looks like that too.
 //!
 //! Then the store is opened again, written to and closed. What the writes come to is not judged, but none may panic or
 //! end the process. The flips are tried in children, so that one that does is named.
@@ -43,6 +44,12 @@ pub(super) const CAMPAIGN: Campaign = Campaign {
 const SHORT: u64 = 4_000;
 const FULL: u64 = 100_000;
 
+/// How many bits a redb file begins with that tell what it is, which of its two commits counts, and what they are.
+const HEADER_BITS: u64 = 320 * 8;
+
+/// The byte and the bit by which it says which of them counts.
+const WHICH_COMMIT: (usize, u8) = (9, 0);
+
 /// How many commits come after the sample.
 const COMMITS: u64 = 8;
 
@@ -52,7 +59,15 @@ fn run(plan: &Plan, give: &mut dyn FnMut(Line)) {
         for closed in [true, false] {
             let what = if closed { "closed in order" } else { "not closed" };
             let line = Line::new(NAME, engine.name(), what);
-            give(line.attempt(plan.seed, "flips", |line| flips(engine, closed, each, line)));
+            let anywhere =
+                Series { engine: engine.name().to_owned(), closed, seed: Some(plan.seed), count: each };
+            give(line.attempt(plan.seed, "flips", |line| flips(&anywhere, line)));
+            if engine == Engine::Redb {
+                let line = Line::new(NAME, engine.name(), format!("each bit of the header, {what}"));
+                let count = plan.count(HEADER_BITS, HEADER_BITS).min(HEADER_BITS);
+                let header = Series { seed: None, count, ..anywhere };
+                give(line.attempt(plan.seed, "flips", |line| flips(&header, line)));
+            }
         }
         let control = Line::new(NAME, engine.name(), "read without checksums").control();
         give(control.attempt(plan.seed, "flips", |line| unchecked(engine, each.min(1_000), line)));
@@ -111,13 +126,42 @@ impl Subject {
         Ok(states)
     }
 
-    /// Chooses the file, the byte and the bit of a flip: half of the time among the first bytes, where the headers are.
-    fn choose(&self, random: &mut fastrand::Rng) -> (usize, usize, u8) {
+    /// Chooses a flip: one time in four among the first bytes, where the headers are.
+    fn choose(&self, seed: u64, number: u64) -> Flip {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
         let file = random.usize(..self.files.len());
         let length = self.files.get(file).map_or(1, |(_, bytes)| bytes.len());
         let within = if random.u8(..4) == 0 { length.min(8_192) } else { length };
-        (file, random.usize(..within), random.u8(..8))
+        Flip { file, byte: random.usize(..within), bit: random.u8(..8) }
     }
+}
+
+/// Numbered flips in copies of one store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Series {
+    engine: String,
+    /// Whether the store was closed in order.
+    closed: bool,
+    /// Where the flips are drawn from; without it they are those of the first bits, in order.
+    seed: Option<u64>,
+    count: u64,
+}
+
+impl Series {
+    fn flip(&self, subject: &Subject, number: u64) -> Flip {
+        match self.seed {
+            Some(seed) => subject.choose(seed, number),
+            None => Flip { file: 0, byte: (number / 8) as usize, bit: (number % 8) as u8 },
+        }
+    }
+}
+
+/// Which bit of which byte of which file is flipped.
+#[derive(Debug, Clone, Copy)]
+struct Flip {
+    file: usize,
+    byte: usize,
+    bit: u8,
 }
 
 fn read_files(engine: Engine, path: &Path) -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
@@ -157,13 +201,11 @@ struct Found {
     caught: u64,
 }
 
-fn flips(engine: Engine, closed: bool, count: u64, line: &mut Line) -> Attempt {
+fn flips(series: &Series, line: &mut Line) -> Attempt {
     let workers = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let seed = line.seed;
     let found: Vec<std::result::Result<Vec<(u64, Found)>, String>> = thread::scope(|scope| {
         let work = |first: u64| {
-            let orders =
-                Orders { engine: engine.name().to_owned(), closed, seed, first, step: workers, count };
+            let orders = Orders { series: series.clone(), first, step: workers };
             orders.carry_out().map_err(|e| e.to_string())
         };
         let threads: Vec<_> = (0..workers).map(|first| scope.spawn(move || work(first))).collect();
@@ -190,9 +232,8 @@ fn flips(engine: Engine, closed: bool, count: u64, line: &mut Line) -> Attempt {
 }
 
 /// Flips one bit of a fresh copy, reads everything, and writes.
-fn flip(subject: &Subject, seed: u64, number: u64) -> std::result::Result<Found, Broken> {
-    let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
-    let (chosen, byte, bit) = subject.choose(&mut random);
+fn try_flip(subject: &Subject, flip: Flip) -> std::result::Result<Found, Broken> {
+    let Flip { file: chosen, byte, bit } = flip;
     let directory = scratch()?;
     let path = directory.path().join("s");
     for (file, (suffix, bytes)) in subject.files.iter().enumerate() {
@@ -205,8 +246,9 @@ fn flip(subject: &Subject, seed: u64, number: u64) -> std::result::Result<Found,
         fs::write(beside(&path, suffix), bytes)?;
     }
     let in_log = subject.files.get(chosen).is_some_and(|(suffix, _)| *suffix == "-wal");
+    let may_be_earlier = in_log || subject.engine == Engine::Redb && (byte, bit) == WHICH_COMMIT;
     let mut found = Found::default();
-    if catch_unwind(AssertUnwindSafe(|| try_out(subject, &path, in_log, &mut found))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| try_out(subject, &path, may_be_earlier, &mut found))).is_err() {
         found.panicked = true;
         found.fault = Some("a call panicked".into());
     }
@@ -217,9 +259,9 @@ fn flip(subject: &Subject, seed: u64, number: u64) -> std::result::Result<Found,
     Ok(found)
 }
 
-fn try_out(subject: &Subject, path: &Path, in_log: bool, found: &mut Found) {
+fn try_out(subject: &Subject, path: &Path, may_be_earlier: bool, found: &mut Found) {
     if let Some(store) = open(subject, path, found) {
-        read(subject, &*store, in_log, found);
+        read(subject, &*store, may_be_earlier, found);
     }
     // Opened again, because a store that has met damage takes no writes.
     if let Some(store) = open(subject, path, found) {
@@ -251,7 +293,7 @@ fn write(store: &dyn Store) {
     drop(store.close());
 }
 
-fn read(subject: &Subject, store: &dyn Store, in_log: bool, found: &mut Found) {
+fn read(subject: &Subject, store: &dyn Store, may_be_earlier: bool, found: &mut Found) {
     let mut faults = Vec::new();
     let mut corrupt = false;
     let (records, end) = export(store);
@@ -294,7 +336,7 @@ fn read(subject: &Subject, store: &dyn Store, in_log: bool, found: &mut Found) {
         match whole {
             _ if corrupt => faults.push("a read found what verify did not".into()),
             None => faults.push("the answers are those of no moment, and verify finds nothing".into()),
-            Some(state) if state + 1 < subject.states.len() && !in_log => {
+            Some(state) if state + 1 < subject.states.len() && !may_be_earlier => {
                 faults.push(format!("an earlier state is read, {state}, and verify finds nothing"));
             }
             Some(_) => {}
