@@ -48,6 +48,14 @@ pub(crate) fn lay_out(image: &Image, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The names in a directory, sorted.
+pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<io::Result<Vec<String>>>()?;
+    names.sort();
+    Ok(names)
+}
+
 /// What a store may hold: the states that its calls lead through, and which of them are honest now.
 #[derive(Debug, Clone)]
 pub(crate) struct Honest<'s> {

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use store::transfer::Digests;
 use store::{Durability, Error, ErrorKind, Outcome, Result, Store, describe};
 
-use crate::engines::Engine;
+use crate::engines::{Engine, beside};
 use crate::lab::{Honest, Verdict};
 use crate::simulation::Machine;
 use crate::workload::{Call, Host, digests, states};
@@ -25,11 +25,25 @@ pub(crate) const BACKUP: &str = "b";
 /// A store of the oldest schema that there is.
 const OLDEST_SQLITE: &[u8] = include_bytes!("../../store-sqlite/tests/fixtures/schema-1.db");
 
+/// Files of a store, by the suffix of their names.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// A call that takes its time, at the end of a story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Import,
+    Copy,
+    Backup,
+    Purge,
+    /// An import in as many transactions as there are calls, which no store makes: the control.
+    Pieces,
+}
+
 /// One story: sittings of calls, and the states that they lead through.
 #[derive(Debug)]
 pub(crate) struct Story {
-    /// What is there before it begins.
-    before: Option<&'static [u8]>,
+    /// The files that are there before it begins, by the suffix of their names.
+    before: Files,
     /// The calls, in sittings: the store is opened before each and closed after it.
     sittings: Vec<Vec<Call>>,
     pub(crate) states: Vec<Digests>,
@@ -41,22 +55,44 @@ impl Story {
         let mut host = Host::new(rng.fork(), "a");
         let mut sittings: Vec<Vec<Call>> =
             (0..rng.usize(1..4)).map(|_| host.calls(rng.usize(1..longest))).collect();
-        let before = (engine == Engine::Sqlite && rng.u8(0..6) == 0).then_some(OLDEST_SQLITE);
-        if before.is_none() && rng.u8(0..4) == 0 {
+        let is_old = engine == Engine::Sqlite && rng.u8(0..6) == 0;
+        let before = if is_old { vec![("", OLDEST_SQLITE.to_vec())] } else { vec![] };
+        if !is_old && rng.u8(0..4) == 0 {
             let copied = Host::new(rng.fork(), "copied").calls(rng.usize(1..12));
             sittings.insert(0, vec![Call::Copy(copied)]);
         }
-        let calls: Vec<Call> = sittings.iter().flatten().cloned().collect();
-        let states = match before {
-            None => states(None, &calls)?,
-            Some(file) => {
-                let scratch = crate::lab::scratch().map_err(broken)?;
-                let path = scratch.empty("before").map_err(broken)?.join(STORE);
-                fs::write(&path, file).map_err(broken)?;
-                states(Some(&*engine.open(&path, Durability::PowerLoss)?), &calls)?
+        Story::new(before, sittings, engine)
+    }
+
+    /// A story of one sitting, with a large operation at its end; see [`Told::begun`]. The backup is the teller's.
+    pub(crate) fn ending_in(operation: Operation, rng: &mut Rng, engine: Engine) -> Result<Story> {
+        let mut host = Host::new(rng.fork(), "a");
+        let calls = match operation {
+            Operation::Import => vec![Call::Import(host.calls(rng.usize(20..80)))],
+            Operation::Pieces => vec![Call::Pieces(host.calls(rng.usize(20..80)))],
+            Operation::Copy => vec![Call::Copy(host.calls(rng.usize(20..80)))],
+            Operation::Backup => host.calls(rng.usize(10..30)),
+            Operation::Purge => {
+                let runs = rng.u32(10..40);
+                let purge = Call::Purge(rng.i64(2..=i64::from(runs) + 1));
+                host.runs(runs).into_iter().chain([purge]).collect()
             }
         };
-        Ok(Story { before, sittings, states })
+        Story::new(vec![], vec![calls], engine)
+    }
+
+    fn new(before: Files, sittings: Vec<Vec<Call>>, engine: Engine) -> Result<Story> {
+        let calls: Vec<Call> = sittings.iter().flatten().cloned().collect();
+        let mut story = Story { before, sittings, states: vec![] };
+        story.states = if story.before.is_empty() {
+            states(None, &calls)?
+        } else {
+            let scratch = crate::lab::scratch().map_err(broken)?;
+            let directory = scratch.empty("before").map_err(broken)?;
+            story.prepare(&directory).map_err(broken)?;
+            states(Some(&*engine.open(&directory.join(STORE), Durability::PowerLoss)?), &calls)?
+        };
+        Ok(story)
     }
 
     /// The number of the last state.
@@ -64,9 +100,15 @@ impl Story {
         self.states.len() - 1
     }
 
+    /// Its calls, of all sittings.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.sittings.iter().flatten()
+    }
+
     /// Puts what is there before it begins into an empty directory.
     pub(crate) fn prepare(&self, directory: &Path) -> io::Result<()> {
-        self.before.map_or(Ok(()), |file| fs::write(directory.join(STORE), file))
+        let path = directory.join(STORE);
+        self.before.iter().try_for_each(|(suffix, content)| fs::write(beside(&path, suffix), content))
     }
 }
 
@@ -96,6 +138,10 @@ pub(crate) struct Telling<'a> {
     acknowledged: Vec<usize>,
     /// How many events there were when the backup was acknowledged.
     backed_up: Option<usize>,
+    /// Whether the backup has failed, and may be there all the same.
+    is_backup_in_doubt: bool,
+    /// How many events there were when the last call began, or the backup.
+    begun: usize,
     /// Whether the call after them has failed, and may have happened all the same.
     in_doubt: bool,
     /// Whether it is known what the store holds.
@@ -112,6 +158,8 @@ impl<'a> Telling<'a> {
             store: None,
             acknowledged: Vec::new(),
             backed_up: None,
+            is_backup_in_doubt: false,
+            begun: 0,
             in_doubt: false,
             is_known: true,
         }
@@ -123,14 +171,15 @@ impl<'a> Telling<'a> {
         for calls in &self.story.sittings {
             let begin = end;
             end += calls.len();
-            if self.acknowledged.len() >= end && self.is_known {
+            let backs_up = self.backs_up && end == self.story.last() && self.backed_up.is_none();
+            if self.acknowledged.len() >= end && self.is_known && !backs_up {
                 continue;
             }
             self.open()?;
             while let Some(call) = calls.get(self.acknowledged.len().max(begin) - begin) {
                 self.call(call)?;
             }
-            if self.backs_up && end == self.story.last() {
+            if backs_up {
                 self.back_up()?;
             }
             if let Some(store) = self.store.take() {
@@ -162,6 +211,7 @@ impl<'a> Telling<'a> {
 
     fn call(&mut self, call: &Call) -> std::result::Result<(), Stop> {
         let Some(store) = self.store.clone() else { return self.failed(Error::Closed) };
+        self.begun = self.machine.log().len();
         let answer = match call.make(&*store) {
             // It did not happen, so it may be tried again at once.
             Err(e) if e.outcome() == Outcome::NotApplied => call.make(&*store),
@@ -188,8 +238,19 @@ impl<'a> Telling<'a> {
 
     fn back_up(&mut self) -> std::result::Result<(), Stop> {
         let Some(store) = &self.store else { return self.failed(Error::Closed) };
-        let made = store.backup(&self.machine.path(BACKUP));
-        made.or_else(|e| self.failed(e))?;
+        self.begun = self.machine.log().len();
+        let path = self.machine.path(BACKUP);
+        // Whether one that was in doubt is whole is asked at the end.
+        if !(self.is_backup_in_doubt && path.exists())
+            && let Err(error) = store.backup(&path)
+        {
+            self.is_backup_in_doubt = error.outcome() == Outcome::InDoubt;
+            if path.exists() && !self.is_backup_in_doubt {
+                let text = format!("a backup is there after {}", describe(&error));
+                return Err(Stop::Wrong(Verdict::Wrong(text)));
+            }
+            return self.failed(error);
+        }
         self.backed_up = Some(self.machine.log().len());
         Ok(())
     }
@@ -207,7 +268,7 @@ impl<'a> Telling<'a> {
 
     /// What was acknowledged when.
     pub(crate) fn told(self) -> Told {
-        Told { acknowledged: self.acknowledged, backed_up: self.backed_up }
+        Told { acknowledged: self.acknowledged, backed_up: self.backed_up, begun: self.begun }
     }
 }
 
@@ -217,6 +278,8 @@ pub(crate) struct Told {
     /// For each call, how many events there were when it was acknowledged.
     acknowledged: Vec<usize>,
     backed_up: Option<usize>,
+    /// How many events there were when the last call began, or the backup after it.
+    pub(crate) begun: usize,
 }
 
 impl Told {

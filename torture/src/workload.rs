@@ -15,6 +15,8 @@ use store::{
 };
 use store_memory::MemoryStore;
 
+use crate::engines::records;
+
 /// One atomic call of a host, or several in one transaction.
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
@@ -39,23 +41,29 @@ pub(crate) enum Call {
     All(Vec<Call>),
     /// A copy of another store into this one, which is empty: what these calls lead to.
     Copy(Vec<Call>),
+    /// An import of the same.
+    Import(Vec<Call>),
+    /// Several, each by itself, and the power may go between them.
+    Pieces(Vec<Call>),
 }
 
 impl Call {
     /// Makes the call.
     pub(crate) fn make(&self, store: &dyn Store) -> Result<()> {
         match self {
-            Call::All(calls) => store.transact(|seams| calls.iter().try_for_each(|call| call.on(seams))),
-            Call::Copy(calls) => {
-                let source = MemoryStore::default();
-                calls.iter().try_for_each(|call| call.make(&source))?;
-                transfer::copy(&source, store, &mut |_| {}).map(drop)
+            Call::All(_) => store.transact(|seams| self.on(seams)),
+            Call::Copy(calls) => transfer::copy(&led_to(calls)?, store, &mut |_| {}).map(drop),
+            Call::Import(calls) => {
+                let records = records(&led_to(calls)?)?;
+                store.import(&mut records.into_iter().map(Ok)).map(drop)
             }
+            Call::Pieces(calls) => calls.iter().try_for_each(|call| call.make(store)),
             call => call.on(store),
         }
     }
 
-    fn on(&self, seams: &dyn Seams) -> Result<()> {
+    /// Makes the call in a transaction, unless it is one that has to be made of a store.
+    pub(crate) fn on(&self, seams: &dyn Seams) -> Result<()> {
         match self {
             Call::SaveSkill(doc) => seams.skills().save(doc, Expect::Any).map(drop),
             Call::SaveAgent(doc) => seams.agents().save(doc, Expect::Any).map(drop),
@@ -76,9 +84,19 @@ impl Call {
             Call::Forget(run) => seams.checkpoints().delete(run),
             Call::Purge(second) => seams.audit().purge_before(at(*second), false).map(drop),
             Call::Delete(skill) => seams.skills().delete(skill, Expect::Any),
-            Call::All(_) | Call::Copy(_) => Err(Error::Unsupported { operation: "a call in a call".into() }),
+            Call::All(calls) => calls.iter().try_for_each(|call| call.on(seams)),
+            Call::Copy(_) | Call::Import(_) | Call::Pieces(_) => {
+                Err(Error::Unsupported { operation: "several transactions in one".into() })
+            }
         }
     }
+}
+
+/// The store that calls lead to.
+fn led_to(calls: &[Call]) -> Result<MemoryStore> {
+    let store = MemoryStore::default();
+    calls.iter().try_for_each(|call| call.make(&store))?;
+    Ok(store)
 }
 
 /// Makes calls that a store grants, one after the other.
@@ -106,7 +124,26 @@ impl Host {
         (0..count).map(|_| self.call()).collect()
     }
 
-    fn call(&mut self) -> Call {
+    /// Calls that each write a run with its events and its checkpoint, which ends at its number in seconds or, one in
+    /// four, goes on.
+    pub(crate) fn runs(&mut self, count: u32) -> Vec<Call> {
+        (1..=count).map(|number| self.whole_run(number)).collect()
+    }
+
+    fn whole_run(&mut self, number: u32) -> Call {
+        let name = self.name(number);
+        let mut calls = vec![Call::Start(run(&name, 0))];
+        calls.extend((0..self.rng.u64(1..5)).map(|number| Call::Event(id(&name), event(number))));
+        self.running.push((number, 0));
+        calls.push(self.checkpoint(self.running.len() - 1));
+        if self.rng.u8(0..4) > 0 {
+            calls.push(Call::Finish(id(&name), finish(i64::from(number))));
+        }
+        Call::All(calls)
+    }
+
+    /// The next one.
+    pub(crate) fn call(&mut self) -> Call {
         match self.rng.u8(0..10) {
             0 => {
                 let count = self.rng.usize(2..5);

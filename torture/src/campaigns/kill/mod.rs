@@ -10,6 +10,7 @@ use store::{Durability, Record, Verification};
 
 use super::{Campaign, Plan};
 use crate::engines::records;
+use crate::lab::names;
 use crate::place::{open, scratch, url};
 use crate::report::Line;
 use check::Found;
@@ -425,16 +426,6 @@ fn contents(url: &str) -> Result<Vec<Record>> {
     let records = records(&*store)?;
     store.close()?;
     Ok(records)
-}
-
-/// The names in a directory, sorted.
-fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let entries = std::fs::read_dir(directory)?;
-    let mut names = entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<io::Result<Vec<String>>>()?;
-    names.sort();
-    Ok(names)
 }
 
 fn clear(directory: &Path) -> io::Result<()> {
