@@ -72,6 +72,8 @@ pub fn mark_because(database: &Path, cause: String) -> String {
 /// has failed, and no recovery has put another in its place. The caller holds the engine's lock on it, so this stays
 /// true until it lets go.
 ///
+/// Makes its name survive a loss of power: whoever named it may have died, or failed, just before it did so.
+///
 /// Removes what nobody works on any more: copies that belong to no marker, because somebody took the marker away while
 /// a recovery was cut off; and what a process left that died while it made the database (see [`Staged`](crate::Staged)).
 ///
@@ -81,6 +83,7 @@ pub fn is_settled(database: &Path, file: &File, logs: Logs) -> Result<bool> {
     if is_marked(database)? || !leads_to(database, file)? {
         return Ok(false);
     }
+    sync_directory_of(database)?;
     for copy in [finished(database), unfinished(database)] {
         if exists(&copy)? {
             discard(&copy, logs)?;

@@ -184,6 +184,24 @@ fn a_recovery_may_lose_power_after_any_step_and_again_in_the_next_one() {
     assert!(seen.len() >= 10 && whole_copies >= 3, "{} states, {whole_copies} with a whole copy", seen.len());
 }
 
+/// A maker died, or failed, between naming its database and flushing the name. The next opener wrote to the database
+/// and flushed that, and a loss of power took all of it, together with the name.
+#[test]
+fn a_name_that_was_never_flushed_is_flushed_by_who_opens_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = lay(directory.path(), &[("s.db".into(), WORTH.into())].into());
+    let certain = Arc::new(Mutex::new(false));
+    let flushed = Arc::clone(&certain);
+    let named_in = path.parent().unwrap().to_owned();
+    let watching = watch(path.parent().unwrap(), move |step, take| {
+        *flushed.lock().unwrap() |= matches!(step, Step::SyncDirectory(directory) if *directory == named_in);
+        take()
+    });
+    assert_eq!(open(&path).unwrap(), WORTH);
+    drop(watching);
+    assert!(*certain.lock().unwrap(), "the name may go with the power");
+}
+
 /// A step that fails is an error, and the next attempt does the rest.
 #[test]
 fn every_step_may_fail_and_the_next_open_does_the_rest() {

@@ -29,7 +29,7 @@ pub(crate) const CAMPAIGN: Campaign = Campaign {
 const LONGEST: usize = 8;
 
 /// How many images a control looks at.
-const CONTROL: u64 = 5_000;
+const CONTROL: u64 = 20_000;
 
 /// How many flushes there are in a story, about.
 const FLUSHES: u64 = 60;
