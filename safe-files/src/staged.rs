@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use store_api::{Error, Result};
+use store_api::{Error, Outcome, Result};
 
 use crate::{create_private, failed, is_same, leads_to, link, look, remove, rename, sync, sync_directory_of};
 
@@ -65,7 +65,7 @@ impl Staged {
     /// Flushes the file and gives it its name, unless something has that name.
     ///
     /// # Errors
-    /// `AlreadyExists` when something has; `Backend`.
+    /// `AlreadyExists` when something has; `Backend`, in doubt when it has the name and may lose it again.
     pub fn publish(self) -> Result<()> {
         // A link is made only where nothing is, in one step; a rename would replace what is there.
         self.place(link)
@@ -74,7 +74,7 @@ impl Staged {
     /// Flushes the file and gives it its name, in the place of what has that name.
     ///
     /// # Errors
-    /// `Backend`.
+    /// `Backend`, in doubt when it has the name and may lose it again.
     pub fn replace(self) -> Result<()> {
         self.place(rename)
     }
@@ -82,7 +82,7 @@ impl Staged {
     fn place(self, place: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
         sync(&self.path, &self.file)?;
         place(&self.path, &self.target)?;
-        sync_directory_of(&self.target)
+        sync_directory_of(&self.target).map_err(|e| e.with_outcome(Outcome::InDoubt))
     }
 }
 
