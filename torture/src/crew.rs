@@ -17,14 +17,14 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Does parts 0, 1, 2 … on all cores, each thread in a directory of its own, until `count` were tried or there is
-    /// no such part: then `part` says no.
+    /// Does parts 0, 1, 2 … on all cores, each thread in a directory of its own, until `count` were tried, with what the
+    /// line had tried before, or there is no such part: then `part` says no.
     pub(crate) fn run(
         line: &mut Line,
         count: u64,
         part: impl Fn(&Crew, &Scratch, u64) -> io::Result<bool> + Sync,
     ) {
-        let crew = Crew { count, tried: AtomicU64::new(0), line: Mutex::new(line.clone()) };
+        let crew = Crew { count, tried: AtomicU64::new(line.tried), line: Mutex::new(line.clone()) };
         let next = AtomicU64::new(0);
         let work = || -> io::Result<()> {
             let scratch = lab::scratch()?;

@@ -28,6 +28,9 @@ const OLDEST_SQLITE: &[u8] = include_bytes!("../../store-sqlite/tests/fixtures/s
 /// Files of a store, by the suffix of their names.
 type Files = Vec<(&'static str, Vec<u8>)>;
 
+/// The size of a log that SQLite's engine is about to copy back: it does so at 1,000 pages, each with its header.
+const LONG_LOG: u64 = 995 * (8192 + 24);
+
 /// A call that takes its time, at the end of a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -79,6 +82,22 @@ impl Story {
             }
         };
         Story::new(vec![], vec![calls], engine)
+    }
+
+    /// A story of SQLite in which the log, which somebody who died has left, becomes so long that it is copied back.
+    pub(crate) fn on_a_long_log(rng: &mut Rng) -> Result<Story> {
+        let scratch = crate::lab::scratch().map_err(broken)?;
+        let path = scratch.empty("before").map_err(broken)?.join(STORE);
+        let store = Engine::Sqlite.open(&path, Durability::PowerLoss)?;
+        let mut host = Host::new(rng.fork(), "before");
+        host.call().make(&*store)?; // which begins the log
+        while fs::metadata(beside(&path, "-wal")).map_err(broken)?.len() < LONG_LOG {
+            host.call().make(&*store)?;
+        }
+        let read = |suffix| Ok((suffix, fs::read(beside(&path, suffix))?));
+        let before: Files = ["", "-wal"].into_iter().map(read).collect::<io::Result<_>>().map_err(broken)?;
+        let mut host = Host::new(rng.fork(), "a");
+        Story::new(before, vec![host.calls(6), host.calls(1)], Engine::Sqlite)
     }
 
     fn new(before: Files, sittings: Vec<Vec<Call>>, engine: Engine) -> Result<Story> {
@@ -293,5 +312,33 @@ impl Told {
     pub(crate) fn honest(&self, position: usize) -> RangeInclusive<usize> {
         let acknowledged = self.acknowledged.partition_point(|&at| at <= position);
         acknowledged..=(acknowledged + 1).min(self.acknowledged.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fault_disk::{Event, Log};
+
+    use super::*;
+    use crate::lab;
+    use crate::rng::rng;
+
+    /// Otherwise no campaign would see a log that is copied back while the store is at work.
+    #[test]
+    fn a_long_log_is_copied_back_before_the_store_is_closed() {
+        let story = Story::on_a_long_log(&mut rng(1, 0)).unwrap();
+        let scratch = lab::scratch().unwrap();
+        let directory = scratch.empty("machine").unwrap();
+        story.prepare(&directory).unwrap();
+        let machine = Machine::new(Engine::Sqlite, Durability::PowerLoss, &directory, Log::new()).unwrap();
+        let store = machine.open(STORE).unwrap();
+        story.sittings[0].iter().for_each(|call| call.make(&*store).unwrap());
+        let events = machine.log().take();
+        let database = events.iter().find_map(|event| match event {
+            Event::Found(path, file, _) if path.ends_with(STORE) => Some(*file),
+            _ => None,
+        });
+        let is_flush = |event: &Event| matches!(event, Event::Synced(file, _) if Some(*file) == database);
+        assert!(events.iter().any(is_flush));
     }
 }

@@ -3,17 +3,18 @@
 
 use std::io;
 
+use fastrand::Rng;
 use fault_disk::Log;
-use store::{Durability, describe};
+use store::{Durability, Result, describe};
 
 use crate::campaigns::{Campaign, Plan};
 use crate::crew::Crew;
 use crate::engines::Engine;
-use crate::lab::{self, Honest, Scratch};
+use crate::lab::{self, Honest, Scratch, Verdict};
 use crate::report::Line;
 use crate::rng::rng;
 use crate::simulation::{Fault, Machine};
-use crate::story::{STORE, Stop, Story, Telling};
+use crate::story::{BACKUP, Operation, STORE, Stop, Story, Telling};
 
 pub(crate) const CAMPAIGN: Campaign = Campaign {
     name: "io-errors",
@@ -24,6 +25,9 @@ pub(crate) const CAMPAIGN: Campaign = Campaign {
 
 /// The longest sitting, in calls.
 const LONGEST: usize = 4;
+
+/// Stories on a long log are long in points of failure too, so there are some among the first of this number only.
+const LONG_LOGS: u64 = 24;
 
 fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
     // How many stories are told with every failure.
@@ -57,8 +61,7 @@ struct Failing {
 impl Failing {
     fn run(&self, line: &mut Line, stories: u64) {
         for number in 0..stories {
-            let mut rng = rng(self.seed, number);
-            match Story::of(&mut rng, self.engine, LONGEST) {
+            match self.story(number) {
                 Ok(story) => Crew::run(line, u64::MAX, |crew, scratch, after| {
                     self.fail(crew, scratch, &story, number, after)
                 }),
@@ -68,6 +71,26 @@ impl Failing {
                 }
             }
         }
+    }
+
+    /// Of every eight stories four end in a large call, or in one that copies the log back. The others are short.
+    fn story(&self, number: u64) -> Result<Story> {
+        let mut rng = rng(self.seed, number);
+        let ending_in = |operation, rng: &mut Rng| Story::ending_in(operation, rng, self.engine);
+        match number % 8 {
+            2 => ending_in(Operation::Import, &mut rng),
+            3 => ending_in(Operation::Copy, &mut rng),
+            4 => ending_in(Operation::Purge, &mut rng),
+            5 => ending_in(Operation::Backup, &mut rng),
+            6 if self.engine == Engine::Sqlite && number < LONG_LOGS => Story::on_a_long_log(&mut rng),
+            _ => Story::of(&mut rng, self.engine, LONGEST),
+        }
+    }
+
+    /// Whether the store is backed up at the end of a story: of every eight, in the one with a large backup and in the
+    /// two after it.
+    fn backs_up(number: u64) -> bool {
+        number % 8 >= 5
     }
 
     /// Tells a story on a disk that fails after so many operations. Says whether it has failed at all.
@@ -87,6 +110,7 @@ impl Failing {
         let verdict = lab::caught(|| {
             let mut telling = Telling::new(&machine, story);
             telling.believes_everything = self.believes_everything;
+            telling.backs_up = Failing::backs_up(number);
             let mut told = telling.go_on();
             has_failed = machine.disk().disarm();
             if let Err(Stop::Failed(_)) = told {
@@ -98,7 +122,12 @@ impl Failing {
                 Err(Stop::Failed(e)) => return Err(format!("does not go on: {}", describe(&e))),
             }
             let honest = Honest { states: &story.states, range: story.last()..=story.last() };
-            Ok(lab::look(|| machine.open(STORE), &honest, true))
+            let kept = lab::look(|| machine.open(STORE), &honest, true);
+            Ok(match kept {
+                Verdict::Sound(_) if telling.backs_up && !machine.path(BACKUP).exists() => Verdict::Lost(1),
+                Verdict::Sound(_) if telling.backs_up => lab::look(|| machine.open(BACKUP), &honest, true),
+                kept => kept,
+            })
         });
         if has_failed {
             crew.try_one();
