@@ -134,9 +134,8 @@ fn clear_leftover(path: &Path, target: &Path) -> Result<()> {
     }
     // Elsewhere two names of one file cannot be told from two files.
     if cfg!(unix) && look(target)?.is_some_and(|target| is_same(&target, &left)) {
-        // Published, by a process that may have died before the new name was certain. It is not opened: closing it
-        // could let go of locks that this process has on the same file under the other name.
-        sync_directory_of(target)?;
+        // Published. It is not opened: closing it could let go of locks that this process has on the same file under
+        // the other name.
         return remove(path);
     }
     let file = match File::open(path) {
