@@ -184,8 +184,11 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.store = None;
         if let Some(file) = &self.file {
-            // Closed, a store is one file. What cannot be removed goes with the directory.
-            drop(std::fs::remove_file(file));
+            // All of it, also what a connection that was not the last to close has left: an open reads the directory.
+            // What cannot be removed goes with that.
+            for suffix in ["", "-wal", "-shm"] {
+                drop(std::fs::remove_file(safe_files::with_suffix(file, suffix)));
+            }
         }
     }
 }
