@@ -83,15 +83,19 @@ impl<T> DividedLock<T> {
 type AllLocked<'a, T> = ArrayVec<RwLockWriteGuard<'a, Option<Arc<T>>>, SHARDS>;
 
 /// The only reference to the value, while all shards are locked and empty. Gives it back to them when it is dropped.
+///
+/// The value stands first, so that this reference is gone before a shard is unlocked: the next writer would find that
+/// its own is not the only one, and be Busy for no reason. The campaign `histories` met that once in many runs.
 struct Alone<'a, T> {
-    shards: AllLocked<'a, T>,
     value: Arc<T>,
+    shards: AllLocked<'a, T>,
 }
 
 impl<'a, T> Alone<'a, T> {
     fn among(mut shards: AllLocked<'a, T>) -> Result<Self> {
         let last = shards.iter_mut().filter_map(|shard| shard.take()).last();
-        Ok(Alone { value: last.ok_or(Error::Closed)?, shards })
+        let value = last.ok_or(Error::Closed)?;
+        Ok(Alone { value, shards })
     }
 }
 
