@@ -27,7 +27,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 ///
 /// - `page_size` counts when the file is created: documents of 2 KB fill pages of 8 KB better than smaller ones.
 /// - The file is not mapped into memory: a failing disk must give an error, not a signal that ends the host.
-/// - The WAL is copied back by the writers (see [`crate::log`]), and cut when it has grown beyond 64 MB.
+/// - The WAL is copied back by us (see [`crate::log`]), and cut when it has grown beyond 64 MB.
 const SETTINGS: &str = "
     PRAGMA page_size = 8192;
     PRAGMA encoding = 'UTF-8';

@@ -1,11 +1,13 @@
-//! The write-ahead log, kept short: copied back into the database by the writers themselves, in front of a write.
+//! The write-ahead log, kept short: copied back into the database by us, in front of a write or, while there are many
+//! writers, beside them.
 //!
 //! SQLite would do that by itself after a commit, but it tells nobody when it fails, and after a flush that failed a
 //! second try can succeed without the data (law DUR-2). It also tries after every single commit while a reader is in
-//! the way.
+//! the way. A thread beside a lone writer would only cost it time.
 //!
 //! A log that is begun anew is written over, which costs a disk less than one that grows; so it is never cut while
-//! the store is at work, and longer ones are no faster.
+//! the store is at work, and longer ones are no faster. Only a writer can see to it that the next one begins it anew, so
+//! the thread leaves that, and what was written meanwhile, to the next writer that comes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +59,7 @@ impl Log {
             Ok(()) // anything else would make a commit that was stored look like one that failed
         };
         connection.wal_hook(Some(count)).map_err(|e| error::sqlite("setting up a connection", e))?;
-        let beside = Mutex::new(Beside { path, options, state: State::Unused });
+        let beside = Mutex::new(Beside { path, options, connection: None, thread: None });
         Ok(Log { pages, due: AtomicU32::new(PAGES), beside })
     }
 
@@ -105,13 +107,9 @@ fn failed(error: rusqlite::Error) -> store_api::Error {
 struct Beside {
     path: PathBuf,
     options: Options,
-    state: State,
-}
-
-enum State {
-    Unused,
-    Idle(Connection),
-    AtWork(JoinHandle<Result<Connection>>),
+    /// Opened when it is first needed; with the thread while that is at work.
+    connection: Option<Connection>,
+    thread: Option<JoinHandle<Result<Connection>>>,
 }
 
 impl Beside {
@@ -121,28 +119,19 @@ impl Beside {
     /// # Errors
     /// What it failed with.
     fn is_at_work(&mut self, begin: bool) -> Result<bool> {
-        match std::mem::replace(&mut self.state, State::Unused) {
-            State::AtWork(thread) if !thread.is_finished() => {
-                self.state = State::AtWork(thread);
-                Ok(true)
-            }
-            State::AtWork(thread) => {
-                self.state = State::Idle(join(thread)?);
-                Ok(false)
-            }
-            idle if !begin => {
-                self.state = idle;
-                Ok(false)
-            }
-            State::Idle(connection) => Ok(self.begin(connection)),
-            State::Unused => match open_beside(&self.path, &self.options) {
-                Ok(connection) => Ok(self.begin(connection)),
-                Err(_) => Ok(false),
-            },
+        if let Some(ended) = self.thread.take_if(|thread| thread.is_finished()) {
+            self.connection = Some(join(ended)?);
+            return Ok(false);
         }
+        if begin && self.thread.is_none() {
+            self.begin();
+        }
+        Ok(self.thread.is_some())
     }
 
-    fn begin(&mut self, connection: Connection) -> bool {
+    fn begin(&mut self) {
+        let idle = self.connection.take();
+        let Ok(connection) = idle.map_or_else(|| open_beside(&self.path, &self.options), Ok) else { return };
         let path = self.path.clone();
         let copy = move || {
             let copied = connection.query_one("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
@@ -154,18 +143,12 @@ impl Beside {
             });
             copied.map(|()| connection)
         };
-        let thread = thread::Builder::new().name("store-sqlite log".to_owned()).spawn(copy);
-        let begun = thread.map(State::AtWork);
-        let is_at_work = begun.is_ok();
-        self.state = begun.unwrap_or(State::Unused);
-        is_at_work
+        self.thread = thread::Builder::new().name("store-sqlite log".to_owned()).spawn(copy).ok();
     }
 
     fn end(&mut self) -> Result<()> {
-        match std::mem::replace(&mut self.state, State::Unused) {
-            State::AtWork(thread) => join(thread).map(drop),
-            State::Idle(_) | State::Unused => Ok(()),
-        }
+        self.connection = None;
+        self.thread.take().map_or(Ok(()), |thread| join(thread).map(drop))
     }
 }
 
