@@ -105,7 +105,7 @@ impl Kv for Reading<'_> {
     }
 }
 
-/// A write transaction. It moves from writer to writer.
+/// A write transaction, which several writers may share.
 pub(crate) struct Writing {
     tx: WriteTransaction,
     edge: Arc<Edge>,

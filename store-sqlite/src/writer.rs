@@ -145,7 +145,7 @@ impl Drop for Slot {
     }
 }
 
-/// The open transaction is the connection itself: it moves from writer to writer.
+/// The open transaction is the connection itself.
 impl Engine for Slot {
     type Open = Connection;
 
