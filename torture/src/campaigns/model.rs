@@ -182,13 +182,12 @@ impl Instance for Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.store = None;
+        // Others may hold it still; closed, it is one file. What cannot be removed goes with the directory.
+        if let Some(store) = self.store.take() {
+            drop(store.close());
+        }
         if let Some(file) = &self.file {
-            // All of it, also what a connection that was not the last to close has left: an open reads the directory.
-            // What cannot be removed goes with that.
-            for suffix in ["", "-wal", "-shm"] {
-                drop(std::fs::remove_file(safe_files::with_suffix(file, suffix)));
-            }
+            drop(std::fs::remove_file(file));
         }
     }
 }
