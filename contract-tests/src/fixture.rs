@@ -153,15 +153,21 @@ pub fn versions<D: Sample>(seams: &dyn Seams, id: &D::Id) -> Vec<std::sync::Arc<
 }
 
 /// Everything that a store holds.
-pub fn export(store: &dyn Store) -> Vec<Record> {
+///
+/// # Errors
+/// As [`Store::export`].
+pub fn records(store: &dyn Store) -> Result<Vec<Record>> {
     let mut records = Vec::new();
-    store
-        .export(&mut |record| {
-            records.push(record);
-            Ok(())
-        })
-        .expect("an export");
-    records
+    store.export(&mut |record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+/// Everything that a store holds that can be read.
+pub fn export(store: &dyn Store) -> Vec<Record> {
+    records(store).expect("an export")
 }
 
 /// Runs `work` on that many threads, which start together; gives the results in the order of the threads.

@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use contract_tests::fixture::export;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use store_api::{
     Account, Agent, AgentId, Amount, Charge, Checkpoint, ErrorKind, Expect, Finish, IdempotencyKey,
-    MeterName, NewEvent, NewRun, NewVersion, PrincipalId, Record, RunOutcome, Schedule, Seams, Skill, Store,
+    MeterName, NewEvent, NewRun, NewVersion, PrincipalId, RunOutcome, Schedule, Seams, Skill, Store,
     StoreExt, Tag, VersionId, Visibility, Window, WorkerId, time,
 };
 use store_sqlite::SqliteStore;
@@ -69,24 +70,13 @@ fn filled() -> (tempfile::TempDir, PathBuf, SqliteStore) {
     (directory, path, store)
 }
 
-fn records(store: &SqliteStore) -> Vec<Record> {
-    let mut records = Vec::new();
-    store
-        .export(&mut |record| {
-            records.push(record);
-            Ok(())
-        })
-        .unwrap();
-    records
-}
-
 #[test]
 fn a_filled_store_is_sound_and_moves_whole() {
     let (directory, _, store) = filled();
     assert!(store.verify().unwrap().is_sound(), "{:?}", store.verify());
     let copy = SqliteStore::open(directory.path().join("copy.db")).unwrap();
-    copy.import(&mut records(&store).into_iter().map(Ok)).unwrap();
-    assert_eq!(records(&copy), records(&store));
+    copy.import(&mut export(&store).into_iter().map(Ok)).unwrap();
+    assert_eq!(export(&copy), export(&store));
     assert!(copy.verify().unwrap().is_sound(), "{:?}", copy.verify());
 }
 
@@ -173,7 +163,7 @@ fn changed_keys_and_indexes_are_found_by_verify() {
 #[test]
 fn flipped_bits_are_found() {
     let (directory, path, store) = filled();
-    let sound = records(&store);
+    let sound = export(&store);
     store.close().unwrap();
     let flips = std::env::var("ROT_FLIPS").map_or(300, |flips| flips.parse().unwrap());
     for seed in 0..flips {
@@ -286,7 +276,7 @@ fn fixture(schema: u32) -> PathBuf {
 #[test]
 fn files_of_every_schema_open_for_ever() {
     let (directory, path, current) = filled();
-    let (expected, schema) = (records(&current), Store::info(&current).schema);
+    let (expected, schema) = (export(&current), Store::info(&current).schema);
     current.close().unwrap();
     if !fixture(schema).exists() {
         fs::copy(path, fixture(schema)).unwrap();
@@ -296,7 +286,7 @@ fn files_of_every_schema_open_for_ever() {
         fs::copy(fixture(schema), &path).unwrap();
         let store = SqliteStore::open(&path).unwrap();
         assert!(store.verify().unwrap().is_sound(), "schema {schema}: {:?}", store.verify());
-        assert_eq!(records(&store), expected, "schema {schema}");
+        assert_eq!(export(&store), expected, "schema {schema}");
     }
 }
 

@@ -1,11 +1,10 @@
 //! The engines that are tortured: those with a file.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Durability, Record, Result, Store};
+use store::{Durability, Result, Store};
 
 /// An engine with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,20 +59,3 @@ pub(crate) fn redb_options(durability: Durability) -> store_redb::Options {
 
 /// How long a call waits. Nobody is ever in the way for longer, so a `Busy` is a fault.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The path with a suffix to its name.
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
-/// Everything that a store holds.
-pub(crate) fn records(store: &dyn Store) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    store.export(&mut |record| {
-        records.push(record);
-        Ok(())
-    })?;
-    Ok(records)
-}

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fastrand::Rng;
+use safe_files::with_suffix;
 use store::transfer::Digests;
 use store::{Durability, Error, ErrorKind, Outcome, Result, Store, describe};
 
-use crate::engines::{Engine, beside};
+use crate::engines::Engine;
 use crate::lab::{Honest, Verdict};
 use crate::simulation::Machine;
 use crate::workload::{Call, Host, digests, states};
@@ -91,10 +92,10 @@ impl Story {
         let store = Engine::Sqlite.open(&path, Durability::PowerLoss)?;
         let mut host = Host::new(rng.fork(), "before");
         host.call().make(&*store)?; // which begins the log
-        while fs::metadata(beside(&path, "-wal")).map_err(broken)?.len() < LONG_LOG {
+        while fs::metadata(with_suffix(&path, "-wal")).map_err(broken)?.len() < LONG_LOG {
             host.call().make(&*store)?;
         }
-        let read = |suffix| Ok((suffix, fs::read(beside(&path, suffix))?));
+        let read = |suffix| Ok((suffix, fs::read(with_suffix(&path, suffix))?));
         let before: Files = ["", "-wal"].into_iter().map(read).collect::<io::Result<_>>().map_err(broken)?;
         let mut host = Host::new(rng.fork(), "a");
         Story::new(before, vec![host.calls(6), host.calls(1)], Engine::Sqlite)
@@ -127,7 +128,7 @@ impl Story {
     /// Puts what is there before it begins into an empty directory.
     pub(crate) fn prepare(&self, directory: &Path) -> io::Result<()> {
         let path = directory.join(STORE);
-        self.before.iter().try_for_each(|(suffix, content)| fs::write(beside(&path, suffix), content))
+        self.before.iter().try_for_each(|(suffix, content)| fs::write(with_suffix(&path, suffix), content))
     }
 }
 

@@ -4,7 +4,7 @@
 //! with something that has no file.
 
 use contract_tests::fixture::{
-    account, agent, at, charge, checkpoint, event, finish, id, micros, run, skill,
+    account, agent, at, charge, checkpoint, event, finish, id, micros, records, run, skill,
 };
 use fastrand::Rng;
 use serde_json::json;
@@ -14,8 +14,6 @@ use store::{
     RunId, Seams, Skill, SkillId, Store, StoreExt,
 };
 use store_memory::MemoryStore;
-
-use crate::engines::records;
 
 /// One atomic call of a host, or several in one transaction.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ use store_api::*;
 
 use super::op::Op;
 use super::{Check, Driver, agreed, cases, failing, search, seed, spelled};
+use crate::fixture::records;
 use crate::harness::{Facts, Harness, Instance};
 
 /// How many sequences [`all_seams`] runs, unless the environment variable `CONTRACT_CASES` says otherwise.
@@ -349,14 +350,7 @@ impl Store for Stores {
     }
 
     fn export(&self, sink: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
-        let records = self.ask("export", |store| {
-            let mut records = Vec::new();
-            store.export(&mut |record| {
-                records.push(record);
-                Ok(())
-            })?;
-            Ok(records)
-        })?;
+        let records = self.ask("export", |store| records(&**store))?;
         records.into_iter().try_for_each(sink)
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use safe_files::recovery::{mark, marker};
-use safe_files::{Step, watch, with_suffix};
+use safe_files::{Step, Watching, watch, with_suffix};
 use store_api::{ErrorKind, Expect, Name, PrincipalId, Result, Skill, SkillId, Store};
 use tempfile::TempDir;
 
@@ -32,6 +32,17 @@ pub(crate) fn save(store: &dyn Store, id: &str) -> Result<()> {
 
 pub(crate) fn has(store: &dyn Store, id: &str) -> bool {
     store.skills().get(&SkillId::new(id).unwrap()).unwrap().is_some()
+}
+
+/// The process is gone after so many steps: none is taken any more, not even to clear up.
+fn killed_after(last: usize, directory: &Path) -> Watching {
+    let steps = AtomicUsize::new(0);
+    watch(directory, move |_, take| {
+        if steps.fetch_add(1, Ordering::SeqCst) >= last {
+            return Err(io::Error::other("the process was killed"));
+        }
+        take()
+    })
 }
 
 pub(crate) fn names(directory: &Path) -> Vec<String> {
@@ -101,15 +112,7 @@ impl Engine {
     pub(crate) fn a_recovery_may_be_cut_off_after_any_step(&self) {
         for last in 0.. {
             let (_directory, path) = self.left();
-            let steps = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&steps);
-            // The process is gone after so many steps: none is taken any more, not even to clear up.
-            let watching = watch(path.parent().unwrap(), move |_, take| {
-                if counted.fetch_add(1, Ordering::SeqCst) >= last {
-                    return Err(io::Error::other("the process was killed"));
-                }
-                take()
-            });
+            let watching = killed_after(last, path.parent().unwrap());
             let cut_off = self.impatient(&path).map(drop);
             drop(watching);
             self.is_well(&path, &format!("after {last} steps"));
@@ -128,14 +131,7 @@ impl Engine {
         for last in 0.. {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().canonicalize().unwrap().join("s.db");
-            let steps = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&steps);
-            let watching = watch(path.parent().unwrap(), move |_, take| {
-                if counted.fetch_add(1, Ordering::SeqCst) >= last {
-                    return Err(io::Error::other("the process was killed"));
-                }
-                take()
-            });
+            let watching = killed_after(last, path.parent().unwrap());
             let cut_off = make(&path);
             drop(watching);
             let left = names(directory.path());

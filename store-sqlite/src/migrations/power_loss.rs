@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use contract_tests::fixture::export;
 use contract_tests::laws::moves::fill;
 use fault_disk::{Event, Fate, Image, Log, Replay};
 use rusqlite::types::Value;
@@ -46,16 +47,6 @@ fn migrate(path: &Path, take: Take) -> Result<()> {
     take(&connection)
 }
 
-fn records(store: &SqliteStore) -> Vec<Record> {
-    let mut records = Vec::new();
-    let collect = &mut |record| {
-        records.push(record);
-        Ok(())
-    };
-    store.export(collect).unwrap();
-    records
-}
-
 /// Every row of every table as text, and what the tables are.
 type Rows = Vec<(String, Vec<String>)>;
 
@@ -92,7 +83,7 @@ impl Old {
         let path = directory.join("old.db");
         let store = SqliteStore::open(&path).unwrap();
         fill(&store);
-        let records = records(&store);
+        let records = export(&store);
         Store::close(&store).unwrap();
         Old { file: fs::read(path).unwrap(), records }
     }
@@ -132,7 +123,7 @@ fn fault(directory: &Path, image: &Image, old: &Old, new: &Rows, must: bool) -> 
     let path = directory.join("s.db");
     match SqliteStore::open(&path) {
         Ok(_) if must => return Some("the migration was acknowledged and is gone".to_owned()),
-        Ok(store) if records(&store) != old.records => return Some("some of it is done".to_owned()),
+        Ok(store) if export(&store) != old.records => return Some("some of it is done".to_owned()),
         Ok(store) => Store::close(&store).unwrap(),
         Err(Error::SchemaTooNew { found: 3, .. }) => {}
         Err(error) => return Some(error.to_string()),

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use contract_tests::laws::moves::fill;
 use redb::{Database, TableDefinition};
 use rusqlite::Connection;
+use safe_files::with_suffix;
 use store::transfer::{Counts, counts};
 use store::{Durability, ErrorKind, Expect, Name, PrincipalId, Skill, SkillId, Store, json};
 
 use super::tree::{give_to_nobody, set_mode};
-use crate::engines::{Engine, beside};
+use crate::engines::Engine;
 use crate::report::Broken;
 
 /// How a place must be answered.
@@ -62,7 +63,7 @@ impl Place {
         Place::new(what, answer, move |directory| {
             let path = directory.join("s.db");
             for (suffix, bytes) in &files {
-                fs::write(beside(&path, suffix), bytes)?;
+                fs::write(with_suffix(&path, suffix), bytes)?;
             }
             Ok(path)
         })
@@ -106,7 +107,7 @@ type Files = Vec<(&'static str, Arc<[u8]>)>;
 /// What the process that has a database open would leave of it if it died now.
 fn killed(engine: Engine, path: &Path) -> Result<Files, Broken> {
     let suffixes: &[&str] = if engine == Engine::Sqlite { &["", "-wal", "-shm"] } else { &[""] };
-    suffixes.iter().map(|suffix| Ok((*suffix, fs::read(beside(path, suffix))?.into()))).collect()
+    suffixes.iter().map(|suffix| Ok((*suffix, fs::read(with_suffix(path, suffix))?.into()))).collect()
 }
 
 /// Every place but those that need rights.
@@ -333,7 +334,7 @@ fn beside_the_file(ours: &Arc<[u8]>) -> Vec<Place> {
                     let path = directory.join("s.db");
                     fs::write(&path, &ours)?;
                     File::create(directory.join("victim"))?.write_all(b"keep me")?;
-                    symlink(directory.join("victim"), beside(&path, suffix))?;
+                    symlink(directory.join("victim"), with_suffix(&path, suffix))?;
                     Ok(path)
                 },
             )
@@ -353,7 +354,7 @@ fn log_alone(ours: &Arc<[u8]>, database: Option<&'static [u8]>) -> Place {
         let store = Engine::Sqlite.open(&from, Durability::Process)?;
         write(&*store)?;
         let path = directory.join("s.db");
-        fs::copy(beside(&from, "-wal"), beside(&path, "-wal"))?;
+        fs::copy(with_suffix(&from, "-wal"), with_suffix(&path, "-wal"))?;
         database.map_or(Ok(()), |bytes| fs::write(&path, bytes))?;
         Ok(path)
     })

@@ -5,13 +5,12 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use contract_tests::fixture;
+use contract_tests::fixture::{self, records};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{Durability, Error, ErrorKind, Result, Seams, Skill, Store, StoreExt};
 
 use super::said::{Ack, Said};
-use crate::engines::records;
 use crate::place;
 
 /// What a child is told.

@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use contract_tests::fixture::records;
 use store::{Durability, Record, Verification};
 
 use super::{Campaign, Plan};
-use crate::engines::records;
 use crate::lab::names;
 use crate::place::{open, scratch, url};
 use crate::report::Line;

@@ -18,14 +18,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use contract_tests::fixture::{at, charge, checkpoint, event, id, skill, version};
+use contract_tests::fixture::{at, charge, checkpoint, event, id, records, skill, version};
 use contract_tests::laws::moves::fill;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use safe_files::with_suffix;
 use serde::{Deserialize, Serialize};
 use store::{Account, Durability, ErrorKind, Expect, Result, Seams, Store, describe};
 
 use super::{Campaign, Plan};
-use crate::engines::{Engine, beside, records};
+use crate::engines::Engine;
 use crate::place::scratch;
 use crate::report::{Attempt, Broken, Line};
 use child::Orders;
@@ -166,8 +167,8 @@ struct Flip {
 
 fn read_files(engine: Engine, path: &Path) -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
     let suffixes: &[&str] = if engine == Engine::Sqlite { &["", "-wal"] } else { &[""] };
-    let there = suffixes.iter().filter(|suffix| beside(path, suffix).exists());
-    there.map(|suffix| Ok((*suffix, fs::read(beside(path, suffix))?))).collect()
+    let there = suffixes.iter().filter(|suffix| with_suffix(path, suffix).exists());
+    there.map(|suffix| Ok((*suffix, fs::read(with_suffix(path, suffix))?))).collect()
 }
 
 fn ask_all(store: &dyn Store, questions: &[Question]) -> Result<Vec<Answer>> {
@@ -243,7 +244,7 @@ fn try_flip(subject: &Subject, flip: Flip) -> std::result::Result<Found, Broken>
         {
             *byte ^= 1 << bit;
         }
-        fs::write(beside(&path, suffix), bytes)?;
+        fs::write(with_suffix(&path, suffix), bytes)?;
     }
     let in_log = subject.files.get(chosen).is_some_and(|(suffix, _)| *suffix == "-wal");
     let may_be_earlier = in_log || subject.engine == Engine::Redb && (byte, bit) == WHICH_COMMIT;
