@@ -21,7 +21,7 @@ use crate::versions;
 /// The columns that [`Found::read`] reads, of a table or join that calls them `d`.
 macro_rules! columns {
     () => {
-        "d.id, d.revision, d.last_seq, d.seq_sum, d.next_run_at, d.last_run_at, d.lease_worker, d.lease_until, \
+        "d.id, d.revision, d.next_run_at, d.last_run_at, d.lease_worker, d.lease_until, \
          d.lease_token, d.run_sum, d.doc_sum, d.doc"
     };
 }
@@ -32,12 +32,11 @@ pub(crate) struct Found<D> {
     /// The document with its run state.
     pub(crate) doc: D,
     pub(crate) revision: Revision,
-    pub(crate) last_seq: u64,
 }
 
 impl<D: Definition> Found<D> {
     pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
-        let state = run_state::<D>(text(row, 0)?, row, 4)?;
+        let state = run_state::<D>(text(row, 0)?, row, 2)?;
         Self::with(state, row)
     }
 
@@ -46,11 +45,10 @@ impl<D: Definition> Found<D> {
         let id = text(row, 0)?;
         let what = || key::<D>(id);
         let revision: i64 = column(row, 1)?;
-        let last_seq = last_seq::<D>(id, row, 2)?;
-        let doc = text(row, 11)?;
-        sums::check(what, column(row, 10)?, sums::document(D::KIND, id, revision, doc))?;
+        let doc = text(row, 9)?;
+        sums::check(what, column(row, 8)?, sums::document(D::KIND, id, revision, doc))?;
         let doc = rules::assemble(json::decode(what, doc)?, state);
-        Ok(Found { doc, revision: Revision(revision.cast_unsigned()), last_seq })
+        Ok(Found { doc, revision: Revision(revision.cast_unsigned()) })
     }
 
     pub(crate) fn stored(self) -> Stored<D> {
@@ -65,13 +63,6 @@ pub(crate) fn key<D: Definition>(id: &str) -> String {
 
 fn not_found<D: Definition>(id: &D::Id) -> Error {
     Error::not_found(D::KIND.entity(), id.as_ref())
-}
-
-/// Reads `last_seq, seq_sum` from column `at` on.
-fn last_seq<D: Definition>(id: &str, row: &Row<'_>, at: usize) -> Result<u64> {
-    let last: i64 = column(row, at)?;
-    sums::check(|| key::<D>(id), column(row, at + 1)?, sums::last_seq(D::KIND, id, last))?;
-    Ok(last.cast_unsigned())
 }
 
 /// Reads the six columns of the run state from column `at` on.
@@ -136,16 +127,27 @@ impl Tx<'_> {
         self.any(sql, params![D::KIND.code(), id.as_ref()])
     }
 
-    /// The number of the last version of a definition, without reading its document.
-    fn last_seq<D: Definition>(&self, id: &D::Id) -> Result<Option<u64>> {
-        let sql = "SELECT last_seq, seq_sum FROM definitions WHERE kind = ?1 AND id = ?2";
-        self.first(sql, params![D::KIND.code(), id.as_ref()], |row| last_seq::<D>(id.as_ref(), row, 0))
+    /// The number of the last version of a definition, 0 before the first.
+    pub(crate) fn last_seq<D: Definition>(&self, id: &D::Id) -> Result<u64> {
+        let what = || key::<D>(id.as_ref());
+        let sql = "SELECT last_seq, sum FROM last_seqs WHERE kind = ?1 AND definition = ?2";
+        let found = self.first(sql, params![D::KIND.code(), id.as_ref()], |row| {
+            let last: i64 = column(row, 0)?;
+            sums::check(what, column(row, 1)?, sums::last_seq(D::KIND, id.as_ref(), last))?;
+            Ok(last.cast_unsigned())
+        })?;
+        match found {
+            Some(last) => Ok(last),
+            None if self.exists::<D>(id)? => Err(Error::corrupt(what(), "has no number of its last version")),
+            None => Err(not_found::<D>(id)),
+        }
     }
 
-    fn set_last_seq<D: Definition>(&self, id: &D::Id, seq: u64) -> Result<()> {
+    pub(crate) fn set_last_seq<D: Definition>(&self, id: &D::Id, seq: u64) -> Result<()> {
         let seq = seq.cast_signed();
         let sum = sums::last_seq(D::KIND, id.as_ref(), seq);
-        let sql = "UPDATE definitions SET last_seq = ?3, seq_sum = ?4 WHERE kind = ?1 AND id = ?2";
+        let sql = "INSERT INTO last_seqs (kind, definition, last_seq, sum) VALUES (?1, ?2, ?3, ?4) \
+                   ON CONFLICT (kind, definition) DO UPDATE SET last_seq = ?3, sum = ?4";
         self.execute(sql, params![D::KIND.code(), id.as_ref(), seq, sum]).map(drop)
     }
 
@@ -225,7 +227,10 @@ impl Tx<'_> {
     fn write<D: Definition>(&self, doc: &D, stored: Option<&Found<D>>) -> Result<(Revision, RunState)> {
         let revision = Revision(self.next_number()?);
         let state = rules::run_state_after_save(stored.map(|found| &found.doc), doc).unwrap_or_default();
-        self.put_definition(doc, revision, stored.map_or(0, |found| found.last_seq), &state)?;
+        self.put_definition(doc, revision, &state)?;
+        if stored.is_none() {
+            self.set_last_seq::<D>(doc.id(), 0)?;
+        }
         self.put_facets(doc.id(), stored.map(|found| &found.doc), Some(doc))?;
         Ok((revision, state))
     }
@@ -241,22 +246,21 @@ impl Tx<'_> {
         &self,
         doc: &D,
         revision: Revision,
-        last_seq: u64,
         state: &RunState,
     ) -> Result<()> {
         let id = doc.id().as_ref();
         let derived = Derived::of(doc);
         let text = json::encode(&*rules::without_run_state(doc))?;
-        let (revision, last_seq) = (revision.0.cast_signed(), last_seq.cast_signed());
+        let revision = revision.0.cast_signed();
         let run = RunColumns::of(state)?;
         let sql = "INSERT INTO definitions (kind, id, owner, name, visibility, exposed, scheduled, webhook, \
-                     revision, last_seq, seq_sum, next_run_at, last_run_at, lease_worker, lease_until, \
-                     lease_token, run_sum, doc_sum, doc) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
+                     revision, next_run_at, last_run_at, lease_worker, lease_until, lease_token, run_sum, \
+                     doc_sum, doc) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
                    ON CONFLICT (kind, id) DO UPDATE SET owner = ?3, name = ?4, visibility = ?5, exposed = ?6, \
-                     scheduled = ?7, webhook = ?8, revision = ?9, next_run_at = ?12, last_run_at = ?13, \
-                     lease_worker = ?14, lease_until = ?15, lease_token = ?16, run_sum = ?17, doc_sum = ?18, \
-                     doc = ?19";
+                     scheduled = ?7, webhook = ?8, revision = ?9, next_run_at = ?10, last_run_at = ?11, \
+                     lease_worker = ?12, lease_until = ?13, lease_token = ?14, run_sum = ?15, doc_sum = ?16, \
+                     doc = ?17";
         let params = params![
             D::KIND.code(),
             id,
@@ -267,8 +271,6 @@ impl Tx<'_> {
             derived.scheduled,
             derived.webhook,
             revision,
-            last_seq,
-            sums::last_seq(D::KIND, id, last_seq),
             run.next_run_at,
             run.last_run_at,
             run.lease.worker,
@@ -318,11 +320,11 @@ impl Tx<'_> {
              ORDER BY next_run_at, id"
         );
         self.take(sql, params![D::KIND.code(), now, at, id], limit, |row| {
-            let state = run_state::<D>(text(row, 0)?, row, 4)?;
+            let state = run_state::<D>(text(row, 0)?, row, 2)?;
             if !keep(&state) {
                 return Ok(None);
             }
-            Ok(Some((column(row, 4)?, Found::with(state, row)?)))
+            Ok(Some((column(row, 2)?, Found::with(state, row)?)))
         })
     }
 }
@@ -414,14 +416,15 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         rules::check_delete::<D>(id, stored.as_ref().map(|found| found.revision), expect)?;
         self.put_facets(id, stored.as_ref().map(|found| &found.doc), None)?;
         self.delete_versions::<D>(id)?;
-        let sql = "DELETE FROM definitions WHERE kind = ?1 AND id = ?2";
-        self.execute(sql, params![D::KIND.code(), id.as_ref()]).map(drop)
+        let key = params![D::KIND.code(), id.as_ref()];
+        self.execute("DELETE FROM last_seqs WHERE kind = ?1 AND definition = ?2", key)?;
+        self.execute("DELETE FROM definitions WHERE kind = ?1 AND id = ?2", key).map(drop)
     }
 
     fn append_version(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
         version.validate()?;
         let id = version.snapshot.id();
-        let last = self.last_seq::<D>(id)?.ok_or_else(|| not_found::<D>(id))?;
+        let last = self.last_seq::<D>(id)?;
         self.check_version_id(&version.id)?;
         let seq = rules::next_seq(last)?;
         self.set_last_seq::<D>(id, seq)?;
@@ -469,7 +472,8 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         let stored = self.found(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         self.check_version_id(&version.id)?;
-        let seq = rules::next_seq(stored.as_ref().map_or(0, |found| found.last_seq))?;
+        let last = stored.as_ref().map_or(Ok(0), |_| self.last_seq::<D>(doc.id()))?;
+        let seq = rules::next_seq(last)?;
         let (revision, _) = self.write(doc, stored.as_ref())?;
         self.set_last_seq::<D>(doc.id(), seq)?;
         Ok(Published { revision, version: self.insert_version(seq, version)? })

@@ -22,8 +22,9 @@ impl Tx<'_> {
     fn export_definitions<D: Definition>(&self, sink: &mut Sink<'_>) -> Result<()> {
         let sql = concat!("SELECT ", catalog::columns!(), " FROM definitions d WHERE kind = ?1 ORDER BY id");
         self.each(sql, [D::KIND.code()], |row| {
-            let Found { doc, revision, last_seq } = Found::<D>::read(row)?;
+            let Found { doc, revision } = Found::<D>::read(row)?;
             let id = doc.id().clone();
+            let last_seq = self.last_seq::<D>(&id)?;
             sink(D::record(DefinitionRecord { doc: Arc::new(doc), revision, last_seq }))?;
             self.export_versions::<D>(&id, sink)?;
             Ok(GO_ON)
@@ -84,7 +85,8 @@ impl Tx<'_> {
         let doc = &*record.doc;
         self.check_unique(doc)?;
         let state = doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
-        self.put_definition(doc, record.revision, record.last_seq, &state)?;
+        self.put_definition(doc, record.revision, &state)?;
+        self.set_last_seq::<D>(doc.id(), record.last_seq)?;
         self.put_facets(doc.id(), None, Some(doc))
     }
 

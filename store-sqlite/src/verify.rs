@@ -114,6 +114,7 @@ impl Verify<'_, '_> {
             if found.revision.0 > counter {
                 verification.problem(what(), format!("revision {} was never given", found.revision));
             }
+            verification.check(tx.last_seq::<D>(found.doc.id()))?;
             let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             check_token(verification, counter, what, state.lease.as_ref());
             check_unscheduled(verification, what, row, &found.doc)?;
@@ -129,8 +130,8 @@ impl Verify<'_, '_> {
     }
 
     fn versions_of<D: Definition>(&mut self) -> Result<()> {
-        let sql = "SELECT v.definition, v.seq, v.id, v.pinned, v.sum, v.doc, d.last_seq FROM versions v \
-                   LEFT JOIN definitions d ON d.kind = v.kind AND d.id = v.definition WHERE v.kind = ?1";
+        let sql = "SELECT v.definition, v.seq, v.id, v.pinned, v.sum, v.doc, l.last_seq FROM versions v \
+                   LEFT JOIN last_seqs l ON l.kind = v.kind AND l.definition = v.definition WHERE v.kind = ?1";
         let verification = &mut self.found;
         self.tx.each(sql, [D::KIND.code()], |row| {
             let Some(version) = verification.check(versions::read::<D>(row))? else { return Ok(GO_ON) };
@@ -227,12 +228,12 @@ impl Verify<'_, '_> {
 /// Whether the columns after [`catalog::columns`] are what the document says.
 fn derived_agree<D: Definition>(row: &Row<'_>, doc: &D) -> Result<bool> {
     let derived = catalog::Derived::of(doc);
-    Ok(text(row, 12)? == derived.owner
-        && text(row, 13)? == derived.name
-        && text(row, 14)? == derived.visibility
-        && column::<i64>(row, 15)? == i64::from(derived.exposed)
-        && column::<i64>(row, 16)? == i64::from(derived.scheduled)
-        && optional_text(row, 17)? == derived.webhook.as_deref())
+    Ok(text(row, 10)? == derived.owner
+        && text(row, 11)? == derived.name
+        && text(row, 12)? == derived.visibility
+        && column::<i64>(row, 13)? == i64::from(derived.exposed)
+        && column::<i64>(row, 14)? == i64::from(derived.scheduled)
+        && optional_text(row, 15)? == derived.webhook.as_deref())
 }
 
 /// A definition without a schedule has no run state.
@@ -242,7 +243,7 @@ fn check_unscheduled<D: Definition>(
     row: &Row<'_>,
     doc: &D,
 ) -> Result<()> {
-    if doc.schedule().is_none() && catalog::run_state::<D>(doc.id().as_ref(), row, 4)? != RunState::default()
+    if doc.schedule().is_none() && catalog::run_state::<D>(doc.id().as_ref(), row, 2)? != RunState::default()
     {
         verification.problem(what(), "has a run state and no schedule");
     }

@@ -57,7 +57,7 @@ fn files_that_are_not_ours_are_refused_untouched() {
         ("short text", b"x".to_vec(), ErrorKind::NotThisStore),
         ("cut off", ours[..60].to_vec(), ErrorKind::Corrupt),
         ("another application's", with_number(ours.clone(), 68, 7), ErrorKind::NotThisStore),
-        ("a newer schema", with_number(ours.clone(), 60, 2), ErrorKind::SchemaTooNew),
+        ("a newer schema", with_number(ours.clone(), 60, 1_000), ErrorKind::SchemaTooNew),
         ("no application's", foreign_bytes, ErrorKind::NotThisStore),
     ];
     for (what, bytes, kind) in cases {
@@ -109,7 +109,7 @@ fn a_newer_schema_that_only_the_log_tells_is_refused_untouched() {
     let path = directory.path().join("s.db");
     closed_store(&path);
     let newer = rusqlite::Connection::open(&path).unwrap();
-    newer.execute_batch("PRAGMA user_version = 2").unwrap();
+    newer.execute_batch("PRAGMA user_version = 1000").unwrap();
     let died = tempfile::tempdir().unwrap();
     for name in ["s.db", "s.db-wal"] {
         fs::copy(directory.path().join(name), died.path().join(name)).unwrap();
@@ -263,7 +263,7 @@ fn info_says_what_the_store_is() {
     let options = Options { durability: Durability::Process, ..Options::default() };
     let store = SqliteStore::open_with(directory.path().join("s.db"), options).unwrap();
     let info = Store::info(&store);
-    assert_eq!((info.engine.as_str(), info.multi_process, info.schema), ("sqlite", true, 1));
+    assert_eq!((info.engine.as_str(), info.multi_process, info.schema), ("sqlite", true, 2));
     assert_eq!(info.durability, Durability::Process);
     assert!(info.version.starts_with("SQLite 3."), "{}", info.version);
     assert!(info.path.unwrap().ends_with("s.db"));
