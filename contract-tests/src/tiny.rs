@@ -252,13 +252,14 @@ fn page<K, T>(
     items: impl IntoIterator<Item = (K, T)>,
 ) -> Result<Page<T>>
 where
-    K: Ord + Serialize + DeserializeOwned,
+    K: Ord + Clone + Serialize + DeserializeOwned,
 {
     let mut found: Vec<(K, T)> =
         items.into_iter().filter(|(at, _)| after.as_ref().is_none_or(|after| at > after)).collect();
     found.sort_by(|(one, _), (other, _)| one.cmp(other));
     found.truncate(request.limit() + 1);
-    Page::cut(list, request, found)
+    let position = |(at, _): &(K, T)| at.clone();
+    Ok(Page::cut(list, request, found, position)?.map(|(_, item)| item))
 }
 
 fn check_times(times: &[(&'static str, Option<Time>)]) -> Result<()> {

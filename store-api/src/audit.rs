@@ -218,6 +218,7 @@ impl Finish {
 
 /// A recorded run.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "FlatRun")]
 pub struct Run {
     /// Where it stands; `running` exactly while there is no `finish`.
     pub status: RunStatus,
@@ -227,6 +228,38 @@ pub struct Run {
     /// What was recorded when it started.
     #[serde(flatten)]
     pub start: NewRun,
+}
+
+/// A run as it stands in JSON: what is read into a flattened part, serde reads twice.
+#[derive(serde::Deserialize)]
+struct FlatRun {
+    status: RunStatus,
+    #[serde(default)]
+    finish: Option<Finish>,
+    id: RunId,
+    #[serde(default)]
+    parent: Option<RunId>,
+    #[serde(default)]
+    skill: Option<SkillId>,
+    #[serde(default)]
+    agent: Option<AgentId>,
+    caller: PrincipalId,
+    #[serde(default)]
+    channel: Option<ChannelId>,
+    started_at: DateTime<Utc>,
+    #[serde(default)]
+    input: Value,
+    #[serde(flatten)]
+    extra: Extra,
+}
+
+impl From<FlatRun> for Run {
+    fn from(flat: FlatRun) -> Run {
+        let FlatRun { status, finish, id, parent, skill, agent, caller, channel, started_at, input, extra } =
+            flat;
+        let start = NewRun { id, parent, skill, agent, caller, channel, started_at, input, extra };
+        Run { status, finish, start }
+    }
 }
 
 impl std::ops::Deref for Run {
@@ -302,6 +335,7 @@ impl NewEvent {
 
 /// A recorded event.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "FlatEvent")]
 pub struct Event {
     /// The run that it happened in.
     pub run: RunId,
@@ -310,6 +344,23 @@ pub struct Event {
     /// What was recorded.
     #[serde(flatten)]
     pub content: NewEvent,
+}
+
+/// An event as it stands in JSON: what is read into a flattened part, serde reads twice.
+#[derive(serde::Deserialize)]
+struct FlatEvent {
+    run: RunId,
+    seq: u64,
+    kind: String,
+    at: DateTime<Utc>,
+    #[serde(default)]
+    payload: Value,
+}
+
+impl From<FlatEvent> for Event {
+    fn from(FlatEvent { run, seq, kind, at, payload }: FlatEvent) -> Event {
+        Event { run, seq, content: NewEvent { kind, at, payload } }
+    }
 }
 
 impl std::ops::Deref for Event {
@@ -471,7 +522,9 @@ impl<'a> Summing<'a> {
         let after: Option<Option<String>> = request.position(crate::List::Summary)?;
         let rows =
             self.rows.into_iter().filter(|(group, _)| after.as_ref().is_none_or(|after| group > after));
-        Page::cut(crate::List::Summary, request, rows.take(request.limit() + 1).collect())
+        let rows = rows.take(request.limit() + 1).collect();
+        Ok(Page::cut(crate::List::Summary, request, rows, |(group, _): &(Option<String>, _)| group.clone())?
+            .map(|(_, row)| row))
     }
 }
 

@@ -78,19 +78,24 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// For engines: a page from up to `limit + 1` items with their positions, read in order from the request's
-    /// position on. The item over the limit says only that there is a next page.
+    /// For engines: a page from up to `limit + 1` items, read in order from the request's position on. The item over
+    /// the limit says only that there is a next page, which starts after the `position` of the last one.
     ///
     /// # Errors
     /// `Backend` when a position cannot be encoded, which none of ours causes.
-    pub fn cut<K: Serialize>(list: List, request: &PageRequest, mut found: Vec<(K, T)>) -> Result<Page<T>> {
-        let more = found.len() > request.limit;
-        found.truncate(request.limit);
-        let next = match found.last() {
-            Some((position, _)) if more => Some(Cursor::new(list, position)?),
+    pub fn cut<K: Serialize>(
+        list: List,
+        request: &PageRequest,
+        mut items: Vec<T>,
+        position: impl FnOnce(&T) -> K,
+    ) -> Result<Page<T>> {
+        let more = items.len() > request.limit;
+        items.truncate(request.limit);
+        let next = match items.last() {
+            Some(last) if more => Some(Cursor::new(list, &position(last))?),
             _ => None,
         };
-        Ok(Page { items: found.into_iter().map(|(_, item)| item).collect(), next })
+        Ok(Page { items, next })
     }
 
     /// The same page with each item turned into something else.
@@ -262,7 +267,7 @@ mod tests {
             let fetch = |request: &PageRequest| {
                 let after: Option<usize> = request.position(List::Events)?;
                 let found = items.iter().filter(|i| after.is_none_or(|a| **i > a)).take(request.limit() + 1);
-                Page::cut(List::Events, request, found.map(|i| (*i, *i)).collect())
+                Page::cut(List::Events, request, found.copied().collect(), |i| *i)
             };
             let joined: Vec<usize> = all(limit, fetch).collect::<Result<_>>().unwrap();
             prop_assert_eq!(joined, items);

@@ -97,6 +97,19 @@ impl Tx<'_> {
         })
     }
 
+    /// A page of the runs of a list, newest first, of those that `keep` keeps.
+    fn page_of_runs(
+        &self,
+        list: List,
+        span: Span,
+        page: &PageRequest,
+        keep: impl Fn(&Run) -> bool,
+    ) -> Result<Page<Arc<Run>>> {
+        let found = self.list_runs(span, Order::Backwards, page.limit() + 1, keep)?;
+        let position = |(position, _): &(Position, Arc<Run>)| position.clone();
+        Ok(Page::cut(list, page, found, position)?.map(|(_, run)| run))
+    }
+
     fn running(&self) -> Result<Vec<Arc<Run>>> {
         let list = keys::run_list(RunList::Status, Some(RunStatus::Running.as_str()));
         let found = self.list_runs(Span::under(&list), Order::Forwards, usize::MAX, |_| true)?;
@@ -179,25 +192,23 @@ impl AuditStore for Tx<'_> {
             span = span.after(&keys::event(run.as_str(), seq));
         }
         let found = self.take(EVENTS, span, Order::Forwards, page.limit() + 1, |key, body| {
-            let event: Event = decode(EVENTS, key, body)?;
-            Ok((event.seq, Arc::new(event)))
+            decode::<Event>(EVENTS, key, body).map(Arc::new)
         })?;
-        Page::cut(List::Events, page, found)
+        Page::cut(List::Events, page, found, |event| event.seq)
     }
 
     fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {
         let position = page.position(List::Runs)?;
         filter.validate()?;
         let span = span_of(&list_of(filter), filter, position.as_ref())?;
-        let found = self.list_runs(span, Order::Backwards, page.limit() + 1, |run| filter.matches(run))?;
-        Page::cut(List::Runs, page, found)
+        self.page_of_runs(List::Runs, span, page, |run| filter.matches(run))
     }
 
     fn children(&self, id: &RunId, page: &PageRequest) -> Result<Page<Arc<Run>>> {
         let position = page.position(List::Children)?;
         let list = keys::run_list(RunList::Parent, Some(id.as_str()));
         let span = span_of(&list, &RunFilter::default(), position.as_ref())?;
-        Page::cut(List::Children, page, self.list_runs(span, Order::Backwards, page.limit() + 1, |_| true)?)
+        self.page_of_runs(List::Children, span, page, |_| true)
     }
 
     fn ancestors(&self, id: &RunId) -> Result<Vec<Arc<Run>>> {

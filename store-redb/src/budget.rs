@@ -101,12 +101,12 @@ impl BudgetStore for Tx<'_> {
         time::nanos("now", now)?;
         let span = position.map_or(Span::all(), |key| Span::all().after(&keys::account(&key)));
         let found = self.take(ACCOUNTS, span, Order::Forwards, page.limit() + 1, |key, body| {
-            let (parts, account) = account_of(ACCOUNTS, key, &mut Fields::of(key))?;
+            let (_, account) = account_of(ACCOUNTS, key, &mut Fields::of(key))?;
             let ledger: Ledger = decode(ACCOUNTS, key, body)?;
             let usage = ledger.usage(&account.meter.window, now)?;
-            Ok((parts, AccountUsage { account, usage }))
+            Ok(AccountUsage { account, usage })
         })?;
-        Page::cut(List::Accounts, page, found)
+        Page::cut(List::Accounts, page, found, |found| found.account.key())
     }
 
     fn reset(&self, account: &Account) -> Result<()> {

@@ -25,19 +25,6 @@ pub(crate) struct DefinitionRow<D> {
     pub(crate) doc: D,
 }
 
-/// A definition as it was read.
-pub(crate) struct Found<D> {
-    /// The document with its run state.
-    pub(crate) doc: D,
-    pub(crate) revision: Revision,
-}
-
-impl<D: Definition> Found<D> {
-    fn stored(self) -> Stored<D> {
-        Stored { doc: Arc::new(self.doc), revision: self.revision }
-    }
-}
-
 /// Where a definition stands in the order of those that are due: its next time, then its id.
 type DuePlace<D> = (i64, <D as Definition>::Id);
 
@@ -55,24 +42,24 @@ fn stored_id<I: TryFrom<String, Error = Error>>(table: Table, key: &[u8], id: St
 }
 
 impl Tx<'_> {
-    pub(crate) fn found<D: Definition>(&self, id: &D::Id) -> Result<Option<Found<D>>> {
+    fn stored<D: Definition>(&self, id: &D::Id) -> Result<Option<Stored<D>>> {
         let key = key::<D>(id);
         let row = self.record::<DefinitionRow<D>>(DEFINITIONS, &key)?;
         row.map(|row| self.assemble(&key, row)).transpose()
     }
 
     /// Puts the run state into a row that was read.
-    pub(crate) fn assemble<D: Definition>(&self, key: &[u8], row: DefinitionRow<D>) -> Result<Found<D>> {
+    pub(crate) fn assemble<D: Definition>(&self, key: &[u8], row: DefinitionRow<D>) -> Result<Stored<D>> {
         let state = match row.doc.schedule() {
             Some(_) => self.expected(RUN_STATES, key)?,
             None => RunState::default(),
         };
-        Ok(Found { doc: rules::assemble(row.doc, state), revision: row.revision })
+        Ok(Stored { doc: Arc::new(rules::assemble(row.doc, state)), revision: row.revision })
     }
 
     /// A definition that an index entry leads to.
-    fn led_to<D: Definition>(&self, id: &D::Id) -> Result<Found<D>> {
-        self.found(id)?.ok_or_else(|| missing(DEFINITIONS, &key::<D>(id)))
+    fn led_to<D: Definition>(&self, id: &D::Id) -> Result<Stored<D>> {
+        self.stored(id)?.ok_or_else(|| missing(DEFINITIONS, &key::<D>(id)))
     }
 
     /// The id that an index entry leads to.
@@ -127,8 +114,8 @@ impl Tx<'_> {
     }
 
     /// Whether `doc` may be saved over what is stored.
-    fn check_save<D: Definition>(&self, doc: &D, stored: Option<&Found<D>>, expect: Expect) -> Result<()> {
-        rules::check_expect::<D>(doc.id(), stored.map(|found| found.revision), expect)?;
+    fn check_save<D: Definition>(&self, doc: &D, stored: Option<&Stored<D>>, expect: Expect) -> Result<()> {
+        rules::check_expect::<D>(doc.id(), stored.map(|stored| stored.revision), expect)?;
         self.check_unique(doc)
     }
 
@@ -147,8 +134,8 @@ impl Tx<'_> {
     }
 
     /// Stores a document that was checked, under a new revision; gives what a read would.
-    fn write<D: Definition>(&self, doc: &D, stored: Option<&Found<D>>) -> Result<Stored<D>> {
-        let before = stored.map(|found| &found.doc);
+    fn write<D: Definition>(&self, doc: &D, stored: Option<&Stored<D>>) -> Result<Stored<D>> {
+        let before = stored.map(|stored| &*stored.doc);
         let state = rules::run_state_after_save(before, doc);
         let revision = Revision(self.next_number()?);
         self.put_definition(doc, revision, state.as_ref(), before)?;
@@ -184,7 +171,7 @@ impl Tx<'_> {
         position: Option<&D::Id>,
         limit: usize,
         matches: impl Fn(&D) -> bool,
-    ) -> Result<Vec<(D::Id, Stored<D>)>> {
+    ) -> Result<Vec<Stored<D>>> {
         let mut span = Span::under(facet);
         if let Some(id) = position {
             span = span.after(&facet.clone().text(id.as_ref()));
@@ -200,7 +187,7 @@ impl Tx<'_> {
         };
         self.pick(FACETS, span, Order::Forwards, limit, read, |id| {
             let found = self.led_to::<D>(&id)?;
-            Ok(matches(&found.doc).then(|| (id, found.stored())))
+            Ok(matches(&found.doc).then_some(found))
         })
     }
 
@@ -210,7 +197,7 @@ impl Tx<'_> {
         filter: &DefinitionFilter,
         position: Option<&D::Id>,
         limit: usize,
-    ) -> Result<Vec<(D::Id, Stored<D>)>> {
+    ) -> Result<Vec<Stored<D>>> {
         let matches = |doc: &D| filter.matches(doc);
         if let Some(tag) = &filter.tag {
             let facet = keys::facet(D::KIND, Facet::Tag, tag.as_str());
@@ -227,7 +214,7 @@ impl Tx<'_> {
         let read = |key: &[u8], body: &[u8]| Ok((key.to_vec(), decode(DEFINITIONS, key, body)?));
         self.pick(DEFINITIONS, span, Order::Forwards, limit, read, |(key, row)| {
             let found = self.assemble::<D>(&key, row)?;
-            Ok(matches(&found.doc).then(|| (found.doc.id().clone(), found.stored())))
+            Ok(matches(&found.doc).then_some(found))
         })
     }
 
@@ -239,7 +226,7 @@ impl Tx<'_> {
         position: Option<DuePlace<D>>,
         limit: usize,
         keep: impl Fn(&RunState) -> bool,
-    ) -> Result<Vec<(DuePlace<D>, Found<D>)>> {
+    ) -> Result<Vec<(DuePlace<D>, Stored<D>)>> {
         let kind = keys::of_kind(D::KIND);
         let mut span = Span::under(&kind).through(&kind.signed(time::nanos("now", now)?));
         if let Some((at, id)) = &position {
@@ -270,31 +257,32 @@ impl Tx<'_> {
 
 impl<D: Definition> Catalog<D> for Tx<'_> {
     fn get(&self, id: &D::Id) -> Result<Option<Stored<D>>> {
-        Ok(self.found(id)?.map(Found::stored))
+        self.stored(id)
     }
 
     fn by_name(&self, owner: &PrincipalId, name: &Name) -> Result<Option<Stored<D>>> {
         let key = keys::name(D::KIND, owner.as_str(), name.as_str());
         let Some(id) = self.lookup::<D>(NAMES, &key)? else { return Ok(None) };
-        Ok(Some(self.led_to::<D>(&id)?.stored()))
+        self.led_to::<D>(&id).map(Some)
     }
 
     fn list(&self, filter: &DefinitionFilter, page: &PageRequest) -> Result<Page<Stored<D>>> {
         let list = D::KIND.list();
         let position = page.position::<D::Id>(list)?;
-        Page::cut(list, page, self.matching(filter, position.as_ref(), page.limit() + 1)?)
+        let found = self.matching::<D>(filter, position.as_ref(), page.limit() + 1)?;
+        Page::cut(list, page, found, |found| found.doc.id().clone())
     }
 
     fn save(&self, doc: &D, expect: Expect) -> Result<Revision> {
         doc.validate()?;
-        let stored = self.found::<D>(doc.id())?;
+        let stored = self.stored::<D>(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         Ok(self.write(doc, stored.as_ref())?.revision)
     }
 
     fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>> {
-        let stored = self.found::<D>(id)?.ok_or_else(|| not_found::<D>(id))?;
-        let mut doc = stored.doc.clone();
+        let stored = self.stored::<D>(id)?.ok_or_else(|| not_found::<D>(id))?;
+        let mut doc = D::clone(&stored.doc);
         edit(&mut doc)?;
         rules::check_edit(id, &doc)?;
         doc.validate()?;
@@ -303,13 +291,13 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn delete(&self, id: &D::Id, expect: Expect) -> Result<()> {
-        let stored = self.found::<D>(id)?;
+        let stored = self.stored::<D>(id)?;
         rules::check_delete::<D>(id, stored.as_ref().map(|found| found.revision), expect)?;
-        let Some(Found { doc, .. }) = stored else { return Err(not_found::<D>(id)) };
+        let Some(Stored { doc, .. }) = stored else { return Err(not_found::<D>(id)) };
         if let Some(schedule) = doc.schedule() {
             self.set_run_state::<D>(id, &schedule.run_state(), None)?;
         }
-        self.reindex(&index::of_definition(&doc), &[])?;
+        self.reindex(&index::of_definition(&*doc), &[])?;
         self.delete_versions::<D>(id)?;
         Tx::delete(self, LAST_SEQS, &key::<D>(id))?;
         Tx::delete(self, DEFINITIONS, &key::<D>(id)).map(drop)
@@ -332,7 +320,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn latest(&self, id: &D::Id) -> Result<Option<Arc<Version<D>>>> {
-        Ok(self.newest_versions::<D>(id, None, 1)?.pop().map(Arc::new))
+        Ok(self.newest_versions::<D>(id, None, 1)?.pop())
     }
 
     fn restore(&self, version: &VersionId, expect: Expect) -> Result<Stored<D>> {
@@ -340,7 +328,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         let snapshot =
             found.ok_or_else(|| Error::not_found(Entity::Version, version.as_str()))?.content.snapshot;
         snapshot.validate()?;
-        let stored = self.found::<D>(snapshot.id())?;
+        let stored = self.stored::<D>(snapshot.id())?;
         self.check_save(&snapshot, stored.as_ref(), expect)?;
         self.write(&snapshot, stored.as_ref())
     }
@@ -357,7 +345,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     fn publish(&self, version: &NewVersion<D>, expect: Expect) -> Result<Published<D>> {
         version.validate()?;
         let doc = &version.snapshot;
-        let stored = self.found::<D>(doc.id())?;
+        let stored = self.stored::<D>(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         self.check_version_id(&version.id)?;
         let last_seq = self.last_seq::<D>(doc.id())?.unwrap_or_default();
@@ -369,7 +357,8 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         let list = D::KIND.due();
         let position = page.position(list)?;
         let found = self.due_after::<D>(now, position, page.limit() + 1, |_| true)?;
-        Ok(Page::cut(list, page, found)?.map(Found::stored))
+        let position = |(place, _): &(DuePlace<D>, Stored<D>)| place.clone();
+        Ok(Page::cut(list, page, found, position)?.map(|(_, found)| found))
     }
 
     fn mark_scheduled_run(
@@ -400,13 +389,13 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         lease::end(now, lease)?;
         let claimable = |state: &RunState| lease::claimable(state.lease.as_ref(), now);
         let found = self.due_after::<D>(now, None, max, claimable)?;
-        let claim = |((due_at, id), found): (DuePlace<D>, Found<D>)| {
+        let claim = |((due_at, id), found): (DuePlace<D>, Stored<D>)| {
             let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, lease)?;
             let before = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             let after = RunState { lease: Some(lease.clone()), ..before.clone() };
             self.mark::<D>(&id, &before, &after)?;
-            let doc = rules::assemble(found.doc, after);
-            let stored = Found { doc, revision: found.revision }.stored();
+            let doc = Arc::new(rules::assemble(Arc::unwrap_or_clone(found.doc), after));
+            let stored = Stored { doc, revision: found.revision };
             Ok(Claim { stored, due_at: time::from_nanos(due_at), lease })
         };
         found.into_iter().map(claim).collect()
@@ -462,13 +451,13 @@ impl AgentStore for Tx<'_> {
         if found.doc.webhook.as_ref() != Some(digest) {
             return Err(Error::corrupt(value::place(WEBHOOKS, &key), "leads to another agent"));
         }
-        Ok(Some(found.stored()))
+        Ok(Some(found))
     }
 
     fn by_channel(&self, channel: &ChannelId, page: &PageRequest) -> Result<Page<Stored<Agent>>> {
         let position = page.position(List::ChannelAgents)?;
         let facet = keys::facet(Agent::KIND, Facet::Channel, channel.as_str());
         let found = self.with_facet::<Agent>(&facet, position.as_ref(), page.limit() + 1, |_| true)?;
-        Page::cut(List::ChannelAgents, page, found)
+        Page::cut(List::ChannelAgents, page, found, |found| found.doc.id.clone())
     }
 }

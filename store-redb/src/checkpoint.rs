@@ -105,10 +105,9 @@ impl CheckpointStore for Tx<'_> {
         let position = page.position::<RunId>(List::Interrupted)?;
         let span = position.map_or(Span::all(), |run| Span::all().after(&key(&run)));
         let found = self.checkpoints_in(span, page.limit() + 1, |_| true)?;
-        let listed = found.into_iter().map(|(head, checkpoint)| {
-            (checkpoint.run.clone(), Interrupted { checkpoint, lease: head.lease })
-        });
-        Page::cut(List::Interrupted, page, listed.collect())
+        let listed =
+            found.into_iter().map(|(head, checkpoint)| Interrupted { checkpoint, lease: head.lease });
+        Page::cut(List::Interrupted, page, listed.collect(), |found| found.checkpoint.run.clone())
     }
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, lease: Duration) -> Result<Lease> {

@@ -4,11 +4,10 @@ use serde::de::DeserializeOwned;
 use store_api::budget::{ChargeKey, Charged, Ledgers};
 use store_api::{
     AccountRecord, Agent, ChargeRecord, Checkpoint, CheckpointRecord, Counter, Definition, DefinitionRecord,
-    EngineTx, Error, Record, Result, Skill, Version,
+    EngineTx, Error, Record, Result, Skill, Stored, Version,
 };
 
 use crate::budget::account_of;
-use crate::catalog::Found;
 use crate::checkpoint::Head;
 use crate::keys::{self, Fields, Span};
 use crate::tables::{
@@ -34,9 +33,9 @@ impl Tx<'_> {
     fn export_definitions<D: Definition>(&self, sink: &mut Sink<'_>) -> Result<()> {
         let span = Span::under(&keys::of_kind(D::KIND));
         self.every(DEFINITIONS, span, keyed(DEFINITIONS), |(key, row)| {
-            let Found { doc, revision } = self.assemble::<D>(&key, row)?;
+            let Stored { doc, revision } = self.assemble::<D>(&key, row)?;
             let last_seq = self.expected(LAST_SEQS, &key)?;
-            sink(D::record(DefinitionRecord { doc: doc.into(), revision, last_seq }))?;
+            sink(D::record(DefinitionRecord { doc, revision, last_seq }))?;
             let read = |key: &[u8], body: &[u8]| decode(VERSIONS, key, body);
             self.every(VERSIONS, Span::under(&key), read, |version| sink(D::version_record(version)))
         })

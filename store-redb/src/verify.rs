@@ -179,7 +179,7 @@ impl<'k> Check<'_, 'k> {
             self.lease(RUN_STATES, key, schedule.lease.as_ref())?;
             self.indexed(&index::of_run_state(D::KIND, id, &schedule.run_state())?)?;
         }
-        self.indexed(&index::of_definition(&found.doc))
+        self.indexed(&index::of_definition(&*found))
     }
 
     fn version<D: Definition>(&mut self, key: &[u8], body: &[u8]) -> Result<()> {

@@ -76,12 +76,14 @@ impl Tx<'_> {
         id: &D::Id,
         before: Option<u64>,
         limit: usize,
-    ) -> Result<Vec<Version<D>>> {
+    ) -> Result<Vec<Arc<Version<D>>>> {
         let mut span = Span::under(&catalog::key::<D>(id));
         if let Some(seq) = before {
             span = span.before(&key::<D>(id, seq));
         }
-        self.take(VERSIONS, span, Order::Backwards, limit, |key, body| decode(VERSIONS, key, body))
+        self.take(VERSIONS, span, Order::Backwards, limit, |key, body| {
+            decode(VERSIONS, key, body).map(Arc::new)
+        })
     }
 
     pub(crate) fn versions_page<D: Definition>(
@@ -92,7 +94,7 @@ impl Tx<'_> {
         let list = D::KIND.versions();
         let before = page.position(list)?;
         let found = self.newest_versions::<D>(id, before, page.limit() + 1)?;
-        Page::cut(list, page, found.into_iter().map(|version| (version.seq, Arc::new(version))).collect())
+        Page::cut(list, page, found, |version| version.seq)
     }
 
     /// The version with this id, if it is one of this kind.

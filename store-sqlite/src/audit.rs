@@ -200,10 +200,11 @@ impl Tx<'_> {
         let sql = query.sql();
         let found = self.take(&sql, params_from_iter(query.params), page.limit() + 1, |row| {
             let run = read_run(row)?;
-            let position = (time::nanos("started_at", run.started_at)?, run.id.to_string());
-            Ok(matches(&run).then(|| (position, Arc::new(run))))
+            let started_at = time::nanos("started_at", run.started_at)?;
+            Ok(matches(&run).then(|| (started_at, Arc::new(run))))
         })?;
-        Page::cut(list, page, found)
+        let position = |(started_at, run): &(i64, Arc<Run>)| (*started_at, run.id.clone());
+        Ok(Page::cut(list, page, found, position)?.map(|(_, run)| run))
     }
 
     /// The ids of all runs that running ones need, found by looking at one run at a time.
@@ -273,10 +274,9 @@ impl AuditStore for Tx<'_> {
         let sql =
             "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq";
         let found = self.take(sql, params![run.as_str(), after], page.limit() + 1, |row| {
-            let event = read_event(row)?;
-            Ok(Some((event.seq, Arc::new(event))))
+            read_event(row).map(|event| Some(Arc::new(event)))
         })?;
-        Page::cut(List::Events, page, found)
+        Page::cut(List::Events, page, found, |event| event.seq)
     }
 
     fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {

@@ -124,11 +124,11 @@ impl BudgetStore for Tx<'_> {
         let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
                    WHERE (caller, meter, \"window\") > (?1, ?2, ?3) ORDER BY caller, meter, \"window\"";
         let found = self.take(sql, params![caller, meter, window], page.limit() + 1, |row| {
-            let (key, account, ledger) = read_account(row)?;
+            let (_, account, ledger) = read_account(row)?;
             let usage = ledger.usage(&account.meter.window, now)?;
-            Ok(Some((key, AccountUsage { account, usage })))
+            Ok(Some(AccountUsage { account, usage }))
         })?;
-        Page::cut(List::Accounts, page, found)
+        Page::cut(List::Accounts, page, found, |found| found.account.key())
     }
 
     fn reset(&self, account: &Account) -> Result<()> {

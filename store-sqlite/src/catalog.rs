@@ -18,7 +18,7 @@ use crate::sums::{self, LeaseColumns, RunColumns};
 use crate::tx::{Tx, column, optional_text, text};
 use crate::versions;
 
-/// The columns that [`Found::read`] reads, of a table or join that calls them `d`.
+/// The columns that [`read`] reads, of a table or join that calls them `d`.
 macro_rules! columns {
     () => {
         "d.id, d.revision, d.next_run_at, d.last_run_at, d.lease_worker, d.lease_until, \
@@ -27,33 +27,20 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// A definition as it was read, every part of it checked.
-pub(crate) struct Found<D> {
-    /// The document with its run state.
-    pub(crate) doc: D,
-    pub(crate) revision: Revision,
+/// A definition from a row of [`columns`], every part of it checked.
+pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Stored<D>> {
+    read_with(run_state::<D>(text(row, 0)?, row, 2)?, row)
 }
 
-impl<D: Definition> Found<D> {
-    pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
-        let state = run_state::<D>(text(row, 0)?, row, 2)?;
-        Self::with(state, row)
-    }
-
-    /// Reads the rest of a row whose run state was read before.
-    fn with(state: RunState, row: &Row<'_>) -> Result<Self> {
-        let id = text(row, 0)?;
-        let what = || key::<D>(id);
-        let revision: i64 = column(row, 1)?;
-        let doc = text(row, 9)?;
-        sums::check(what, column(row, 8)?, sums::document(D::KIND, id, revision, doc))?;
-        let doc = rules::assemble(json::decode(what, doc)?, state);
-        Ok(Found { doc, revision: Revision(revision.cast_unsigned()) })
-    }
-
-    pub(crate) fn stored(self) -> Stored<D> {
-        Stored { doc: Arc::new(self.doc), revision: self.revision }
-    }
+/// Reads the rest of a row whose run state was read before.
+fn read_with<D: Definition>(state: RunState, row: &Row<'_>) -> Result<Stored<D>> {
+    let id = text(row, 0)?;
+    let what = || key::<D>(id);
+    let revision: i64 = column(row, 1)?;
+    let doc = text(row, 9)?;
+    sums::check(what, column(row, 8)?, sums::document(D::KIND, id, revision, doc))?;
+    let doc = Arc::new(rules::assemble(json::decode(what, doc)?, state));
+    Ok(Stored { doc, revision: Revision(revision.cast_unsigned()) })
 }
 
 /// The table and key of a definition, as errors name it.
@@ -117,9 +104,9 @@ pub(crate) fn facets<D: Definition>(doc: &D) -> BTreeSet<(&'static str, &str)> {
 }
 
 impl Tx<'_> {
-    fn found<D: Definition>(&self, id: &D::Id) -> Result<Option<Found<D>>> {
+    fn stored<D: Definition>(&self, id: &D::Id) -> Result<Option<Stored<D>>> {
         let sql = concat!("SELECT ", columns!(), " FROM definitions d WHERE kind = ?1 AND id = ?2");
-        self.first(sql, params![D::KIND.code(), id.as_ref()], Found::read)
+        self.first(sql, params![D::KIND.code(), id.as_ref()], read)
     }
 
     fn exists<D: Definition>(&self, id: &D::Id) -> Result<bool> {
@@ -203,8 +190,8 @@ impl Tx<'_> {
     }
 
     /// Whether `doc` may be saved over what is stored.
-    fn check_save<D: Definition>(&self, doc: &D, stored: Option<&Found<D>>, expect: Expect) -> Result<()> {
-        rules::check_expect::<D>(doc.id(), stored.map(|found| found.revision), expect)?;
+    fn check_save<D: Definition>(&self, doc: &D, stored: Option<&Stored<D>>, expect: Expect) -> Result<()> {
+        rules::check_expect::<D>(doc.id(), stored.map(|stored| stored.revision), expect)?;
         self.check_unique(doc)
     }
 
@@ -224,19 +211,20 @@ impl Tx<'_> {
     }
 
     /// Stores a document that was checked, under a new revision.
-    fn write<D: Definition>(&self, doc: &D, stored: Option<&Found<D>>) -> Result<(Revision, RunState)> {
+    fn write<D: Definition>(&self, doc: &D, stored: Option<&Stored<D>>) -> Result<(Revision, RunState)> {
         let revision = Revision(self.next_number()?);
-        let state = rules::run_state_after_save(stored.map(|found| &found.doc), doc).unwrap_or_default();
+        let before = stored.map(|stored| &*stored.doc);
+        let state = rules::run_state_after_save(before, doc).unwrap_or_default();
         self.put_definition(doc, revision, &state)?;
         if stored.is_none() {
             self.set_last_seq::<D>(doc.id(), 0)?;
         }
-        self.put_facets(doc.id(), stored.map(|found| &found.doc), Some(doc))?;
+        self.put_facets(doc.id(), before, Some(doc))?;
         Ok((revision, state))
     }
 
     /// The same, giving what a read would.
-    fn write_and_read<D: Definition>(&self, doc: &D, stored: Option<&Found<D>>) -> Result<Stored<D>> {
+    fn write_and_read<D: Definition>(&self, doc: &D, stored: Option<&Stored<D>>) -> Result<Stored<D>> {
         let (revision, state) = self.write(doc, stored)?;
         Ok(Stored { doc: Arc::new(rules::assemble(doc.clone(), state)), revision })
     }
@@ -310,7 +298,7 @@ impl Tx<'_> {
         position: Option<(i64, String)>,
         limit: usize,
         keep: impl Fn(&RunState) -> bool,
-    ) -> Result<Vec<(i64, Found<D>)>> {
+    ) -> Result<Vec<(i64, Stored<D>)>> {
         let now = time::nanos("now", now)?;
         let (at, id) = position.unwrap_or((i64::MIN, String::new()));
         let sql = concat!(
@@ -324,7 +312,7 @@ impl Tx<'_> {
             if !keep(&state) {
                 return Ok(None);
             }
-            Ok(Some((column(row, 2)?, Found::with(state, row)?)))
+            Ok(Some((column(row, 2)?, read_with(state, row)?)))
         })
     }
 }
@@ -368,7 +356,7 @@ fn list_query<D: Definition>(filter: &DefinitionFilter, after: String) -> (Strin
 
 impl<D: Definition> Catalog<D> for Tx<'_> {
     fn get(&self, id: &D::Id) -> Result<Option<Stored<D>>> {
-        Ok(self.found(id)?.map(Found::stored))
+        self.stored(id)
     }
 
     fn by_name(&self, owner: &PrincipalId, name: &Name) -> Result<Option<Stored<D>>> {
@@ -378,32 +366,31 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
             " FROM definitions d WHERE kind = ?1 AND owner = ?2 AND name = ?3"
         );
         let params = params![D::KIND.code(), owner.as_str(), name.as_str()];
-        let found = self.first(sql, params, Found::<D>::read)?;
+        let found = self.first(sql, params, read::<D>)?;
         // The look-up went through an index; the document has the last word.
-        let found = found.filter(|found| found.doc.owner() == owner && found.doc.name() == name);
-        Ok(found.map(Found::stored))
+        Ok(found.filter(|found| found.doc.owner() == owner && found.doc.name() == name))
     }
 
     fn list(&self, filter: &DefinitionFilter, page: &PageRequest) -> Result<Page<Stored<D>>> {
         let after: Option<String> = page.position(D::KIND.list())?;
         let (sql, params) = list_query::<D>(filter, after.unwrap_or_default());
         let found = self.take(&sql, rusqlite::params_from_iter(params), page.limit() + 1, |row| {
-            let found = Found::<D>::read(row)?;
-            Ok(filter.matches(&found.doc).then(|| (found.doc.id().as_ref().to_owned(), found.stored())))
+            let found = read::<D>(row)?;
+            Ok(filter.matches(&*found).then_some(found))
         })?;
-        Page::cut(D::KIND.list(), page, found)
+        Page::cut(D::KIND.list(), page, found, |found| found.doc.id().clone())
     }
 
     fn save(&self, doc: &D, expect: Expect) -> Result<Revision> {
         doc.validate()?;
-        let stored = self.found(doc.id())?;
+        let stored = self.stored(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         Ok(self.write(doc, stored.as_ref())?.0)
     }
 
     fn update(&self, id: &D::Id, edit: Edit<'_, D>) -> Result<Stored<D>> {
-        let stored = self.found::<D>(id)?.ok_or_else(|| not_found::<D>(id))?;
-        let mut doc = stored.doc.clone();
+        let stored = self.stored::<D>(id)?.ok_or_else(|| not_found::<D>(id))?;
+        let mut doc = D::clone(&stored.doc);
         edit(&mut doc)?;
         rules::check_edit(id, &doc)?;
         doc.validate()?;
@@ -412,9 +399,9 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn delete(&self, id: &D::Id, expect: Expect) -> Result<()> {
-        let stored = self.found::<D>(id)?;
-        rules::check_delete::<D>(id, stored.as_ref().map(|found| found.revision), expect)?;
-        self.put_facets(id, stored.as_ref().map(|found| &found.doc), None)?;
+        let stored = self.stored::<D>(id)?;
+        rules::check_delete::<D>(id, stored.as_ref().map(|stored| stored.revision), expect)?;
+        self.put_facets(id, stored.as_ref().map(|stored| &*stored.doc), None)?;
         self.delete_versions::<D>(id)?;
         let key = params![D::KIND.code(), id.as_ref()];
         self.execute("DELETE FROM last_seqs WHERE kind = ?1 AND definition = ?2", key)?;
@@ -434,8 +421,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     fn versions(&self, id: &D::Id, page: &PageRequest) -> Result<Page<Arc<Version<D>>>> {
         let before: Option<i64> = page.position(D::KIND.versions())?;
         let found = self.versions_before::<D>(id, before.unwrap_or(i64::MAX), page.limit() + 1)?;
-        let keyed = found.into_iter().map(|version| (version.seq, Arc::new(version))).collect();
-        Page::cut(D::KIND.versions(), page, keyed)
+        Page::cut(D::KIND.versions(), page, found, |version| version.seq)
     }
 
     fn version(&self, id: &VersionId) -> Result<Option<Arc<Version<D>>>> {
@@ -443,14 +429,14 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn latest(&self, id: &D::Id) -> Result<Option<Arc<Version<D>>>> {
-        Ok(self.versions_before::<D>(id, i64::MAX, 1)?.pop().map(Arc::new))
+        Ok(self.versions_before::<D>(id, i64::MAX, 1)?.pop())
     }
 
     fn restore(&self, version: &VersionId, expect: Expect) -> Result<Stored<D>> {
         let found: Version<D> = self.find_version(version)?.ok_or_else(|| versions::not_found(version))?;
         let doc = &found.snapshot;
         doc.validate()?;
-        let stored = self.found(doc.id())?;
+        let stored = self.stored(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         self.write_and_read(doc, stored.as_ref())
     }
@@ -469,7 +455,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     fn publish(&self, version: &NewVersion<D>, expect: Expect) -> Result<Published<D>> {
         version.validate()?;
         let doc = &version.snapshot;
-        let stored = self.found(doc.id())?;
+        let stored = self.stored(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         self.check_version_id(&version.id)?;
         let last = stored.as_ref().map_or(Ok(0), |_| self.last_seq::<D>(doc.id()))?;
@@ -482,11 +468,8 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {
         let position: Option<(i64, String)> = page.position(D::KIND.due())?;
         let found = self.due_after::<D>(now, position, page.limit() + 1, |_| true)?;
-        let keyed = found.into_iter().map(|(at, found)| {
-            let id = found.doc.id().as_ref().to_owned();
-            ((at, id), found.stored())
-        });
-        Page::cut(D::KIND.due(), page, keyed.collect())
+        let position = |(at, found): &(i64, Stored<D>)| (*at, found.doc.id().clone());
+        Ok(Page::cut(D::KIND.due(), page, found, position)?.map(|(_, found)| found))
     }
 
     fn mark_scheduled_run(
@@ -516,12 +499,12 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         lease::end(now, length)?;
         let free = |state: &RunState| lease::claimable(state.lease.as_ref(), now);
         let found = self.due_after::<D>(now, None, max, free)?;
-        let claim = |(due_at, found): (i64, Found<D>)| {
+        let claim = |(due_at, found): (i64, Stored<D>)| {
             let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, length)?;
             let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             let state = RunState { lease: Some(lease.clone()), ..state };
             self.set_run_state::<D>(found.doc.id(), &state)?;
-            let doc = Arc::new(rules::assemble(found.doc, state));
+            let doc = Arc::new(rules::assemble(Arc::unwrap_or_clone(found.doc), state));
             let stored = Stored { doc, revision: found.revision };
             Ok(Claim { stored, due_at: time::from_nanos(due_at), lease })
         };
@@ -572,9 +555,9 @@ fn check_times(ran_at: DateTime<Utc>, next: Option<DateTime<Utc>>) -> Result<()>
 impl AgentStore for Tx<'_> {
     fn by_webhook(&self, digest: &SecretDigest) -> Result<Option<Stored<Agent>>> {
         let sql = concat!("SELECT ", columns!(), " FROM definitions d WHERE webhook = ?1");
-        let found = self.first(sql, [digest.to_string()], Found::<Agent>::read)?;
+        let found = self.first(sql, [digest.to_string()], read::<Agent>)?;
         // Found by an index, confirmed in constant time.
-        Ok(found.filter(|found| found.doc.webhook.as_ref() == Some(digest)).map(Found::stored))
+        Ok(found.filter(|found| found.doc.webhook.as_ref() == Some(digest)))
     }
 
     fn by_channel(&self, channel: &ChannelId, page: &PageRequest) -> Result<Page<Stored<Agent>>> {
@@ -587,11 +570,10 @@ impl AgentStore for Tx<'_> {
         );
         let params = params![Agent::KIND.code(), channel.as_str(), after.unwrap_or_default()];
         let found = self.take(sql, params, page.limit() + 1, |row| {
-            let found = Found::<Agent>::read(row)?;
-            let named = found.doc.channel_filter.contains(channel);
-            Ok(named.then(|| (found.doc.id.to_string(), found.stored())))
+            let found = read::<Agent>(row)?;
+            Ok(found.doc.channel_filter.contains(channel).then_some(found))
         })?;
-        Page::cut(List::ChannelAgents, page, found)
+        Page::cut(List::ChannelAgents, page, found, |found| found.doc.id.clone())
     }
 }
 

@@ -140,11 +140,8 @@ impl CheckpointStore for Tx<'_> {
     fn interrupted(&self, page: &PageRequest) -> Result<Page<Interrupted>> {
         let after: String = page.position(List::Interrupted)?.unwrap_or_default();
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints WHERE run > ?1 ORDER BY run");
-        let found = self.take(sql, [after], page.limit() + 1, |row| {
-            let found = read(row)?;
-            Ok(Some((found.checkpoint.run.to_string(), found)))
-        })?;
-        Page::cut(List::Interrupted, page, found)
+        let found = self.take(sql, [after], page.limit() + 1, |row| read(row).map(Some))?;
+        Page::cut(List::Interrupted, page, found, |found| found.checkpoint.run.clone())
     }
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, length: Duration) -> Result<Lease> {

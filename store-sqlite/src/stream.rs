@@ -1,16 +1,15 @@
 //! The record stream: everything that the store holds, out and in, one record in memory at a time.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use rusqlite::params;
 use store_api::budget::Ledgers;
 use store_api::{
     AccountRecord, Agent, ChargeRecord, CheckpointRecord, Counter, Definition, DefinitionRecord, EngineTx,
-    Error, Record, Result, RunId, Skill, Version,
+    Error, Record, Result, RunId, Skill, Stored, Version,
 };
 
-use crate::catalog::{self, Found};
+use crate::catalog;
 use crate::tx::Tx;
 use crate::{audit, budget, checkpoint, versions};
 
@@ -22,10 +21,10 @@ impl Tx<'_> {
     fn export_definitions<D: Definition>(&self, sink: &mut Sink<'_>) -> Result<()> {
         let sql = concat!("SELECT ", catalog::columns!(), " FROM definitions d WHERE kind = ?1 ORDER BY id");
         self.each(sql, [D::KIND.code()], |row| {
-            let Found { doc, revision } = Found::<D>::read(row)?;
+            let Stored { doc, revision } = catalog::read::<D>(row)?;
             let id = doc.id().clone();
             let last_seq = self.last_seq::<D>(&id)?;
-            sink(D::record(DefinitionRecord { doc: Arc::new(doc), revision, last_seq }))?;
+            sink(D::record(DefinitionRecord { doc, revision, last_seq }))?;
             self.export_versions::<D>(&id, sink)?;
             Ok(GO_ON)
         })

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use rusqlite::{Row, params};
 use store_api::{Agent, Definition, Error, Kind, Lease, Result, RunState, Skill, Verification};
 
-use crate::catalog::{self, Found};
+use crate::catalog;
 use crate::tx::{Tx, column, optional_text, text};
 use crate::{audit, budget, checkpoint, versions};
 
@@ -98,13 +98,13 @@ impl Verify<'_, '_> {
         let (tx, counter, verification) = (self.tx, self.counter, &mut self.found);
         let mut facets = 0;
         tx.each(sql, [D::KIND.code()], |row| {
-            let Some(found) = verification.check(Found::<D>::read(row))? else { return Ok(GO_ON) };
+            let Some(found) = verification.check(catalog::read::<D>(row))? else { return Ok(GO_ON) };
             let id = found.doc.id().as_ref();
             let what = || catalog::key::<D>(id);
-            if !verification.check(derived_agree(row, &found.doc))?.unwrap_or(true) {
+            if !verification.check(derived_agree(row, &*found))?.unwrap_or(true) {
                 verification.problem(what(), "columns and document disagree");
             }
-            for (field, term) in catalog::facets(&found.doc) {
+            for (field, term) in catalog::facets(&*found) {
                 facets += 1;
                 let sql = "SELECT 1 FROM facets WHERE kind = ?1 AND field = ?2 AND term = ?3 AND id = ?4";
                 if !tx.any(sql, params![D::KIND.code(), field, term, id])? {
@@ -117,7 +117,7 @@ impl Verify<'_, '_> {
             verification.check(tx.last_seq::<D>(found.doc.id()))?;
             let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             check_token(verification, counter, what, state.lease.as_ref());
-            check_unscheduled(verification, what, row, &found.doc)?;
+            check_unscheduled(verification, what, row, &*found)?;
             Ok(GO_ON)
         })?;
         Ok(facets)

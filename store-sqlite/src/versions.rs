@@ -122,11 +122,13 @@ impl Tx<'_> {
         id: &D::Id,
         before: i64,
         limit: usize,
-    ) -> Result<Vec<Version<D>>> {
+    ) -> Result<Vec<Arc<Version<D>>>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 AND seq < ?3 ORDER BY seq DESC"
         );
-        self.take(&sql, params![D::KIND.code(), id.as_ref(), before], limit, |row| read(row).map(Some))
+        self.take(&sql, params![D::KIND.code(), id.as_ref(), before], limit, |row| {
+            read(row).map(|version| Some(Arc::new(version)))
+        })
     }
 
     pub(crate) fn find_version<D: Definition>(&self, id: &VersionId) -> Result<Option<Version<D>>> {
