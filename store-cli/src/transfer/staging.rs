@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use store::{Entity, Error, Result};
+use store::{Entity, Error, Outcome, Result};
 
 use super::failed;
 
@@ -33,8 +33,8 @@ impl Staging {
     /// # Errors
     /// `Busy` while another copy to this target is under way.
     pub(crate) fn begin(target: &Path) -> Result<Self> {
-        let unnamed = || Error::invalid("to", format!("{} names no file", target.display()));
-        let name = target.file_name().ok_or_else(unnamed)?.to_owned();
+        let target = safe_files::resolve(target)?;
+        let name = target.file_name().unwrap_or_default().to_owned();
         let mut hidden = OsString::from(".");
         hidden.push(&name);
         hidden.push(".copying");
@@ -50,7 +50,7 @@ impl Staging {
             }
             // Somebody may take it for a leftover before it is locked; then it is made again.
             if let Some(lock) = lock(&directory)? {
-                return Ok(Staging { directory, name, target: target.to_owned(), _lock: lock });
+                return Ok(Staging { directory, name, target, _lock: lock });
             }
         }
     }
@@ -63,36 +63,31 @@ impl Staging {
     /// Gives the store its name, where nothing may be. It is closed.
     ///
     /// # Errors
-    /// `AlreadyExists` when something has the name by now.
+    /// `AlreadyExists` when something has the name by now; in doubt when it has the name and may lose it again.
     pub(crate) fn publish(self) -> Result<()> {
         // A log without its database is in the way too: SQLite would play it into the new one.
         if let Some(path) = side_file(&self.target)? {
             return Err(taken(&path));
         }
-        self.flush()?;
-        let store =
-            tempfile::TempPath::try_from_path(self.path()).map_err(failed("finding the new store"))?;
-        store.persist_noclobber(&self.target).map_err(|refused| match refused.error.kind() {
-            io::ErrorKind::AlreadyExists => taken(&self.target),
-            _ => Error::backend("naming the new store", refused.error),
-        })?;
-        flush_directory_of(&self.target)
+        // A link is made only where nothing is, in one step. The name in the hidden directory goes with that.
+        self.place(safe_files::link)
     }
 
     /// Gives the store the name of the one that it replaces, in one step: at any moment the one or the other has it.
     /// Both are closed.
     ///
     /// # Errors
-    /// `Busy` when the old one is in use: what others go on writing would be lost.
+    /// `Busy` when the old one is in use: what others go on writing would be lost; in doubt when the new one has the
+    /// name and may lose it again.
     pub(crate) fn replace(self) -> Result<()> {
-        self.flush()?;
-        refuse_in_use(&self.target)?;
-        fs::rename(self.path(), &self.target).map_err(failed("replacing the old store"))?;
-        flush_directory_of(&self.target)
+        self.place(|from, to| {
+            refuse_in_use(to)?;
+            safe_files::rename(from, to)
+        })
     }
 
-    /// Writes the new store to disk, which by now is one file.
-    fn flush(&self) -> Result<()> {
+    /// Flushes the new store, which by now is one file, and gives it its name for good.
+    fn place(&self, place: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
         let path = self.path();
         if let Some(side) = side_file(&path)? {
             return Err(Error::Busy {
@@ -101,7 +96,10 @@ impl Staging {
                     .into(),
             });
         }
-        File::open(path).and_then(|file| file.sync_all()).map_err(failed("writing the new store to disk"))
+        let file = File::open(&path).map_err(failed("opening the new store"))?;
+        safe_files::sync(&path, &file)?;
+        place(&path, &self.target)?;
+        safe_files::sync_directory_of(&self.target).map_err(|e| e.with_outcome(Outcome::InDoubt))
     }
 }
 
@@ -178,17 +176,12 @@ fn clear_leftover(directory: &Path) -> Result<()> {
     fs::remove_dir_all(directory).map_err(failed("removing what an earlier copy left"))
 }
 
-/// Makes a new name outlast a power loss.
-fn flush_directory_of(path: &Path) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed("writing the directory to disk"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use safe_files::{Step, watch};
     use store::ErrorKind;
 
     fn staged(target: &Path, text: &str) -> Staging {
@@ -216,6 +209,52 @@ mod tests {
         staged(&target, "three").replace().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"three");
         assert_eq!(names(directory.path()), ["a.db"]);
+    }
+
+    /// What a power cut leaves depends on the order: a name that is there before the store is flushed may be that of
+    /// half a store.
+    #[test]
+    fn a_store_is_flushed_then_named_then_its_name_is_flushed() {
+        for place in [Staging::publish as fn(Staging) -> Result<()>, Staging::replace] {
+            for fails in 0..4 {
+                let directory = tempfile::tempdir().unwrap();
+                let root = directory.path().canonicalize().unwrap();
+                let target = root.join("a.db");
+                let steps = Arc::<Mutex<Vec<&str>>>::default();
+                let watched = [root.clone(), root.join(".a.db.copying")].map(|place| {
+                    let steps = Arc::clone(&steps);
+                    watch(&place, move |step, take| {
+                        let mut steps = steps.lock().unwrap();
+                        steps.push(match step {
+                            Step::Sync(path) if path.ends_with(".a.db.copying/a.db") => "flush",
+                            Step::Link { .. } | Step::Rename { .. } => "name",
+                            Step::SyncDirectory(_) => "flush the name",
+                            _ => "something else",
+                        });
+                        if steps.len() == fails + 1 {
+                            Err(io::Error::other("the disk failed"))
+                        } else {
+                            take()
+                        }
+                    })
+                });
+                let placed = place(staged(&target, "one"));
+                drop(watched);
+                let all = ["flush", "name", "flush the name"];
+                assert_eq!(*steps.lock().unwrap(), all[..all.len().min(fails + 1)]);
+                assert_eq!(target.exists(), fails > 1);
+                let outcome = placed.map_err(|error| error.outcome());
+                assert_eq!(
+                    outcome,
+                    match fails {
+                        0 | 1 => Err(Outcome::NotApplied),
+                        2 => Err(Outcome::InDoubt),
+                        _ => Ok(()),
+                    }
+                );
+                assert!(!root.join(".a.db.copying").exists());
+            }
+        }
     }
 
     #[test]
