@@ -38,13 +38,10 @@ impl Weigh {
         Self::default()
     }
 
-    fn add(&mut self, field: &str, bytes: usize) -> Result<()> {
+    fn add(&mut self, bytes: usize) -> Weighed {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > MAX_RECORD_BYTES {
-            return Err(Error::invalid(
-                field.to_owned(),
-                format!("the record is larger than {MAX_RECORD_BYTES} bytes here"),
-            ));
+            return Err(Refused::here(format!("the record is larger than {MAX_RECORD_BYTES} bytes here")));
         }
         Ok(())
     }
@@ -54,10 +51,7 @@ impl Weigh {
     /// # Errors
     /// `InvalidInput` naming the field.
     pub fn text(&mut self, field: &str, text: &str) -> Result<()> {
-        if let Some(at) = text.find('\0') {
-            return Err(Error::invalid(field.to_owned(), format!("has the character U+0000 at byte {at}")));
-        }
-        self.add(field, text.len())
+        self.string(text).map_err(|refused| refused.of(field))
     }
 
     /// A list of text fields.
@@ -65,10 +59,11 @@ impl Weigh {
     /// # Errors
     /// `InvalidInput` naming the field.
     pub fn texts<S: AsRef<str>>(&mut self, field: &str, texts: impl IntoIterator<Item = S>) -> Result<()> {
-        texts.into_iter().try_for_each(|text| {
-            self.add(field, 8)?;
-            self.text(field, text.as_ref())
-        })
+        let mut text = |text: S| {
+            self.add(8)?;
+            self.string(text.as_ref())
+        };
+        texts.into_iter().try_for_each(&mut text).map_err(|refused| refused.of(field))
     }
 
     /// Any JSON.
@@ -76,7 +71,7 @@ impl Weigh {
     /// # Errors
     /// `InvalidInput` with the path from the field to the value that is refused.
     pub fn value(&mut self, field: &str, value: &Value) -> Result<()> {
-        self.walk(&mut field.to_owned(), value, 1)
+        self.walk(value, 1).map_err(|refused| refused.of(field))
     }
 
     /// A JSON object.
@@ -84,7 +79,7 @@ impl Weigh {
     /// # Errors
     /// As [`Weigh::value`].
     pub fn map(&mut self, field: &str, map: &Map<String, Value>) -> Result<()> {
-        self.entries(&mut field.to_owned(), map, 1)
+        self.entries(map, 1).map_err(|refused| refused.of(field))
     }
 
     /// The unknown fields of a record, none of which may be one of its `known` fields.
@@ -98,49 +93,70 @@ impl Weigh {
         self.map(field, extra)
     }
 
-    fn walk(&mut self, path: &mut String, value: &Value, depth: usize) -> Result<()> {
+    fn string(&mut self, text: &str) -> Weighed {
+        if let Some(at) = text.find('\0') {
+            return Err(Refused::here(format!("has the character U+0000 at byte {at}")));
+        }
+        self.add(text.len())
+    }
+
+    fn walk(&mut self, value: &Value, depth: usize) -> Weighed {
         match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => self.add(path, 8),
-            Value::String(text) => self.text(path, text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.add(8),
+            Value::String(text) => self.string(text),
             Value::Array(items) => {
-                self.add(path, 8)?;
-                too_deep(path, depth)?;
-                let end = path.len();
-                for (index, item) in items.iter().enumerate() {
-                    use fmt::Write;
-                    if item.is_array() || item.is_object() || item.is_string() {
-                        write!(path, "[{index}]").map_err(|e| Error::backend("naming a field", e))?;
-                    }
-                    self.walk(path, item, depth + 1)?;
-                    path.truncate(end);
-                }
-                Ok(())
+                self.add(8)?;
+                check_depth(depth)?;
+                let mut items = items.iter().enumerate();
+                items.try_for_each(|(index, item)| {
+                    self.walk(item, depth + 1).map_err(|refused| refused.inside(format_args!("[{index}]")))
+                })
             }
-            Value::Object(map) => self.entries(path, map, depth),
+            Value::Object(map) => self.entries(map, depth),
         }
     }
 
-    fn entries(&mut self, path: &mut String, map: &Map<String, Value>, depth: usize) -> Result<()> {
-        self.add(path, 8)?;
-        too_deep(path, depth)?;
-        let end = path.len();
-        for (key, item) in map {
-            self.text(path, key)?;
-            path.push('.');
-            path.push_str(key);
-            self.walk(path, item, depth + 1)?;
-            path.truncate(end);
-        }
-        Ok(())
+    fn entries(&mut self, map: &Map<String, Value>, depth: usize) -> Weighed {
+        self.add(8)?;
+        check_depth(depth)?;
+        map.iter().try_for_each(|(key, item)| {
+            self.string(key)?;
+            self.walk(item, depth + 1).map_err(|refused| refused.inside(format_args!(".{key}")))
+        })
     }
 }
 
-fn too_deep(path: &str, depth: usize) -> Result<()> {
+fn check_depth(depth: usize) -> Weighed {
     if depth > MAX_JSON_DEPTH {
-        let start: String = path.chars().take(60).collect();
-        return Err(Error::invalid(start, format!("nests deeper than {MAX_JSON_DEPTH} levels")));
+        return Err(Refused::here(format!("nests deeper than {MAX_JSON_DEPTH} levels")));
     }
     Ok(())
+}
+
+type Weighed = std::result::Result<(), Refused>;
+
+/// What is refused, and where: the path to it grows on the way out, so that what is let in costs none.
+struct Refused {
+    path: String,
+    reason: String,
+}
+
+impl Refused {
+    /// The most characters of a path that an error shows.
+    const SHOWN: usize = 200;
+
+    fn here(reason: String) -> Self {
+        Refused { path: String::new(), reason }
+    }
+
+    fn inside(self, step: fmt::Arguments<'_>) -> Self {
+        Refused { path: format!("{step}{}", self.path), reason: self.reason }
+    }
+
+    fn of(self, field: &str) -> Error {
+        let path: String = field.chars().chain(self.path.chars()).take(Self::SHOWN).collect();
+        Error::invalid(path, self.reason)
+    }
 }
 
 /// Parses JSON from outside, strictly: a key that appears twice in one object, an integer beyond `i64` and `u64`
