@@ -94,7 +94,7 @@ impl Weigh {
     }
 
     fn string(&mut self, text: &str) -> Weighed {
-        if let Some(at) = text.find('\0') {
+        if let Some(at) = memchr::memchr(0, text.as_bytes()) {
             return Err(Refused::here(format!("has the character U+0000 at byte {at}")));
         }
         self.add(text.len())
