@@ -21,6 +21,8 @@ use store_api::{Error, Result};
 
 mod job;
 mod sync;
+#[cfg(all(test, not(shuttle)))]
+mod tests;
 
 #[cfg(shuttle)]
 #[doc(hidden)]
@@ -252,14 +254,11 @@ impl<E: Engine> Queue<E> {
         loop {
             let mut line = lock(&self.line);
             let jobs = line.take_jobs(members);
-            let expected = line.waiting.is_empty() && 1 + members.len() < line.last_batch;
-            let linger = line.usual_flush / 8;
+            let linger = line.linger(1 + members.len());
             drop(line);
-            if !jobs.is_empty() || !expected {
-                return jobs;
-            }
+            let Some(linger) = linger.filter(|_| jobs.is_empty()) else { return jobs };
             let now = now();
-            if now >= *until.get_or_insert(now + linger.min(MAX_LINGER)) {
+            if now >= *until.get_or_insert(now + linger) {
                 return jobs;
             }
             pause();
@@ -270,9 +269,7 @@ impl<E: Engine> Queue<E> {
         let start = now();
         let result = self.engine.commit(open);
         let took = now() - start;
-        let mut line = lock(&self.line);
-        line.last_batch = size;
-        line.usual_flush = if line.usual_flush.is_zero() { took } else { (line.usual_flush * 7 + took) / 8 };
+        lock(&self.line).flushed(size, took);
         result
     }
 }
@@ -288,6 +285,19 @@ impl<O> Line<O> {
             jobs.extend(job);
         }
         jobs
+    }
+
+    /// How long a batch of so many lingers for others, if it does: while it is smaller than the last one, and nobody
+    /// is in line, who then wants to lead.
+    fn linger(&self, size: usize) -> Option<Duration> {
+        let expected = self.waiting.is_empty() && size < self.last_batch;
+        expected.then(|| (self.usual_flush / 8).min(MAX_LINGER))
+    }
+
+    /// Keeps in mind how large a batch was and how long its flush took; of the times, an average that forgets.
+    fn flushed(&mut self, size: usize, took: Duration) {
+        self.last_batch = size;
+        self.usual_flush = if self.usual_flush.is_zero() { took } else { (self.usual_flush * 7 + took) / 8 };
     }
 
     /// Takes a writer that waits no longer out of the line; false when somebody has already done so.

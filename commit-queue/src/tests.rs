@@ -1,0 +1,93 @@
+//! What the line expects, which shows from outside as time alone.
+
+use super::*;
+
+fn line(last_batch: usize, usual_flush: Duration) -> Line<()> {
+    Line { led: true, waiting: VecDeque::new(), last_batch, usual_flush }
+}
+
+fn waiter() -> Waiter<()> {
+    let parker = Parker::of_this_thread();
+    Waiter { seat: Arc::new(Seat { told: OnceLock::new(), parker }), job: None }
+}
+
+const FLUSH: Duration = Duration::from_micros(800);
+
+#[test]
+fn a_lone_writer_never_lingers() {
+    assert_eq!(line(1, FLUSH).linger(1), None);
+}
+
+#[test]
+fn a_batch_lingers_for_an_eighth_of_a_flush_while_it_is_smaller_than_the_last() {
+    let lingers = |size| line(3, FLUSH).linger(size);
+    assert_eq!([1, 2, 3, 4].map(lingers), [Some(FLUSH / 8), Some(FLUSH / 8), None, None]);
+    assert_eq!(line(2, Duration::from_secs(1)).linger(1), Some(MAX_LINGER));
+}
+
+#[test]
+fn nobody_lingers_while_somebody_waits_to_lead() {
+    let mut line = line(3, FLUSH);
+    line.waiting.push_back(waiter());
+    assert_eq!(line.linger(1), None);
+}
+
+#[test]
+fn the_usual_flush_follows_the_last_ones() {
+    let mut line = line(1, Duration::ZERO);
+    line.flushed(4, FLUSH);
+    assert_eq!((line.last_batch, line.usual_flush), (4, FLUSH));
+    line.flushed(2, FLUSH * 9);
+    assert_eq!((line.last_batch, line.usual_flush), (2, FLUSH * 2));
+}
+
+#[test]
+fn who_gives_up_leaves_its_own_place() {
+    let mut line = line(1, FLUSH);
+    line.waiting.extend([waiter(), waiter()]);
+    let second = Arc::clone(&line.waiting[1].seat);
+    assert!(line.leave(&second) && !line.leave(&second));
+    assert_eq!(line.waiting.len(), 1);
+}
+
+struct Idle;
+
+impl Engine for Idle {
+    type Open = ();
+
+    fn begin(&self, _: Duration) -> Result<()> {
+        Ok(())
+    }
+    fn mark(&self, (): &mut ()) -> Result<()> {
+        Ok(())
+    }
+    fn keep(&self, (): &mut ()) -> Result<()> {
+        Ok(())
+    }
+    fn undo(&self, (): &mut ()) -> Result<()> {
+        Ok(())
+    }
+    fn commit(&self, (): ()) -> Result<()> {
+        Ok(())
+    }
+    fn abort(&self, (): ()) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The size of a batch counts who leads.
+#[test]
+fn a_batch_of_two_is_one_of_two() {
+    let queue = Queue::new(Idle, Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        let led = |(): &()| {
+            scope.spawn(|| queue.write(|()| Ok(())).unwrap());
+            while lock(&queue.line).waiting.is_empty() {
+                std::thread::yield_now();
+            }
+            Ok(())
+        };
+        queue.write(led).unwrap();
+    });
+    assert_eq!(lock(&queue.line).last_batch, 2);
+}
