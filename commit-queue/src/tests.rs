@@ -91,3 +91,38 @@ fn a_batch_of_two_is_one_of_two() {
     });
     assert_eq!(lock(&queue.line).last_batch, 2);
 }
+
+#[test]
+fn a_batch_lingers_until_the_time_is_over_and_a_full_one_does_not() {
+    let queue = Queue::new(Idle, Duration::from_secs(60));
+    lock(&queue.line).flushed(2, Duration::from_secs(1));
+    let (mut members, mut until) = (Vec::new(), None);
+    let start = now();
+    assert!(queue.take_jobs(&mut members, &mut until).is_empty());
+    assert!(now() - start >= MAX_LINGER);
+    members.push(waiter().seat);
+    until = None;
+    assert!(queue.take_jobs(&mut members, &mut until).is_empty() && until.is_none());
+}
+
+/// A thread wakes up now and then for no reason.
+#[test]
+fn who_is_woken_for_nothing_waits_no_longer_than_it_was_to() {
+    let timeout = Duration::from_secs(1);
+    let queue = Queue::new(Idle, timeout);
+    let led = |(): &()| {
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let start = now();
+                (queue.write(|()| Ok(())), now() - start)
+            });
+            std::thread::sleep(timeout / 2);
+            waiting.thread().unpark();
+            let (refused, waited) = waiting.join().unwrap();
+            assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+            assert!(waited >= timeout && waited < timeout * 9 / 5, "{waited:?}");
+        });
+        Ok(())
+    };
+    queue.write(led).unwrap();
+}
