@@ -21,7 +21,8 @@ use store_api::{Error, Result};
 
 mod job;
 mod sync;
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests;
 
 #[cfg(shuttle)]

@@ -2,11 +2,11 @@
 
 use super::*;
 
-fn line(last_batch: usize, usual_flush: Duration) -> Line<()> {
+fn line(last_batch: usize, usual_flush: Duration) -> Line<usize> {
     Line { led: true, waiting: VecDeque::new(), last_batch, usual_flush }
 }
 
-fn waiter() -> Waiter<()> {
+fn waiter() -> Waiter<usize> {
     let parker = Parker::of_this_thread();
     Waiter { seat: Arc::new(Seat { told: OnceLock::new(), parker }), job: None }
 }
@@ -50,51 +50,74 @@ fn who_gives_up_leaves_its_own_place() {
     assert_eq!(line.waiting.len(), 1);
 }
 
-struct Idle;
+/// Keeps the sizes of its batches.
+#[derive(Default)]
+struct Sizes(std::sync::Mutex<Vec<usize>>);
 
-impl Engine for Idle {
-    type Open = ();
+impl Engine for Sizes {
+    type Open = usize;
 
-    fn begin(&self, _: Duration) -> Result<()> {
+    fn begin(&self, _: Duration) -> Result<usize> {
+        Ok(1)
+    }
+    fn mark(&self, size: &mut usize) -> Result<()> {
+        *size += 1;
         Ok(())
     }
-    fn mark(&self, (): &mut ()) -> Result<()> {
+    fn keep(&self, _: &mut usize) -> Result<()> {
         Ok(())
     }
-    fn keep(&self, (): &mut ()) -> Result<()> {
+    fn undo(&self, _: &mut usize) -> Result<()> {
         Ok(())
     }
-    fn undo(&self, (): &mut ()) -> Result<()> {
+    fn commit(&self, size: usize) -> Result<()> {
+        self.0.lock().unwrap().push(size);
         Ok(())
     }
-    fn commit(&self, (): ()) -> Result<()> {
-        Ok(())
-    }
-    fn abort(&self, (): ()) -> Result<()> {
+    fn abort(&self, _: usize) -> Result<()> {
         Ok(())
     }
 }
 
-/// The size of a batch counts who leads.
-#[test]
-fn a_batch_of_two_is_one_of_two() {
-    let queue = Queue::new(Idle, Duration::from_secs(60));
+fn queue(timeout: Duration) -> Queue<Sizes> {
+    Queue::new(Sizes::default(), timeout)
+}
+
+/// Lets writers come while one leads, and gives the size of the batch that it led.
+fn batch_with(queue: &Queue<Sizes>, writers: usize) -> usize {
     std::thread::scope(|scope| {
-        let led = |(): &()| {
-            scope.spawn(|| queue.write(|()| Ok(())).unwrap());
-            while lock(&queue.line).waiting.is_empty() {
+        let led = |_: &usize| {
+            for _ in 0..writers {
+                scope.spawn(|| queue.write(|_| Ok(())).unwrap());
+            }
+            while lock(&queue.line).waiting.len() < writers {
                 std::thread::yield_now();
             }
             Ok(())
         };
         queue.write(led).unwrap();
     });
+    queue.engine().0.lock().unwrap()[0]
+}
+
+#[test]
+fn a_batch_has_its_leader_in_it_and_no_more_members_than_it_may() {
+    let minute = Duration::from_secs(60);
+    assert_eq!(batch_with(&queue(minute), 1), 2);
+    assert_eq!(batch_with(&queue(minute), MAX_BATCH - 1), MAX_BATCH);
+    assert_eq!(batch_with(&queue(minute), MAX_BATCH + 5), MAX_BATCH);
+}
+
+#[test]
+fn the_size_of_a_batch_is_what_the_next_one_expects() {
+    let queue = queue(Duration::from_secs(60));
+    batch_with(&queue, 1);
     assert_eq!(lock(&queue.line).last_batch, 2);
 }
 
 #[test]
 fn a_batch_lingers_until_the_time_is_over_and_a_full_one_does_not() {
-    let queue = Queue::new(Idle, Duration::from_secs(60));
+    let queue = queue(Duration::from_secs(60));
     lock(&queue.line).flushed(2, Duration::from_secs(1));
     let (mut members, mut until) = (Vec::new(), None);
     let start = now();
@@ -109,12 +132,12 @@ fn a_batch_lingers_until_the_time_is_over_and_a_full_one_does_not() {
 #[test]
 fn who_is_woken_for_nothing_waits_no_longer_than_it_was_to() {
     let timeout = Duration::from_secs(1);
-    let queue = Queue::new(Idle, timeout);
-    let led = |(): &()| {
+    let queue = queue(timeout);
+    let led = |_: &usize| {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let start = now();
-                (queue.write(|()| Ok(())), now() - start)
+                (queue.write(|_| Ok(())), now() - start)
             });
             std::thread::sleep(timeout / 2);
             waiting.thread().unpark();
