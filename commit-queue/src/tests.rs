@@ -1,5 +1,7 @@
 //! What the line expects, which shows from outside as time alone.
 
+use store_api::Entity;
+
 use super::*;
 
 fn line(last_batch: usize, usual_flush: Duration) -> Line<usize> {
@@ -148,4 +150,27 @@ fn who_is_woken_for_nothing_waits_no_longer_than_it_was_to() {
         Ok(())
     };
     queue.write(led).unwrap();
+}
+
+/// What a writer is answered whose work and whose transaction ended so.
+fn answer(own: Result<()>, ended: Result<()>) -> Option<String> {
+    let mut job = Job::new(|_: &usize| own);
+    job.run(&1);
+    job.answer(ended).err().map(|error| error.to_string())
+}
+
+/// It was refused for what others wrote before it, perhaps, and that is lost.
+#[test]
+fn a_refusal_in_a_batch_that_is_lost_is_none() {
+    let refusal = || Error::not_found(Entity::Run, "r");
+    let failure = || Error::backend("reading", std::io::Error::other("the disk is broken"));
+    let lost = || Error::backend("flushing", std::io::Error::other("the disk is broken"));
+    assert!(refusal().is_refusal() && !failure().is_refusal());
+    let text = |error: Error| Some(error.to_string());
+    assert_eq!(answer(Ok(()), Ok(())), None);
+    assert_eq!(answer(Ok(()), Err(lost())), text(lost()));
+    assert_eq!(answer(Err(refusal()), Ok(())), text(refusal()));
+    assert_eq!(answer(Err(refusal()), Err(lost())), text(lost()));
+    assert_eq!(answer(Err(failure()), Ok(())), text(failure()));
+    assert_eq!(answer(Err(failure()), Err(lost())), text(failure()));
 }
