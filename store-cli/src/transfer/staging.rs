@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -122,13 +122,9 @@ pub(crate) fn refuse_in_use(store: &Path) -> Result<()> {
 
 /// Something that SQLite has laid beside a file.
 fn side_file(path: &Path) -> Result<Option<PathBuf>> {
-    for suffix in SIDE_FILES {
-        let mut side = path.as_os_str().to_owned();
-        side.push(suffix);
-        match fs::symlink_metadata(&side) {
-            Ok(_) => return Ok(Some(side.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("looking beside a store")(error)),
+    for side in SIDE_FILES.map(|suffix| safe_files::with_suffix(path, suffix)) {
+        if safe_files::exists(&side)? {
+            return Ok(Some(side));
         }
     }
     Ok(None)
@@ -162,9 +158,7 @@ fn lock(directory: &Path) -> Result<Option<File>> {
         }
         Err(TryLockError::Error(error)) => return Err(opening(error)),
     }
-    let locked = file.metadata().map_err(&opening)?;
-    let same = |found: fs::Metadata| (found.dev(), found.ino()) == (locked.dev(), locked.ino());
-    Ok(fs::symlink_metadata(directory).is_ok_and(same).then_some(file))
+    Ok(safe_files::leads_to(directory, &file)?.then_some(file))
 }
 
 /// Removes the directory of a copy that died.
