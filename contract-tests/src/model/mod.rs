@@ -66,6 +66,12 @@ fn cases(default: u32) -> u32 {
     number("CONTRACT_CASES").map_or(default, |cases| u32::try_from(cases).unwrap())
 }
 
+/// How often to try to shorten a sequence that fails: what `CONTRACT_SHRINKS` says, or else enough for a person to read
+/// what is left. Where only the verdict counts, 0 gives it at once.
+fn shrinks() -> u32 {
+    number("CONTRACT_SHRINKS").map_or(4_000, |shrinks| u32::try_from(shrinks).unwrap())
+}
+
 /// Which sequences to run: what `CONTRACT_SEED` says, or else a fixed choice.
 fn seed() -> u64 {
     number("CONTRACT_SEED").unwrap_or(1)
@@ -77,7 +83,7 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Looks for a sequence that fails the check, and gives the shortest that it finds.
 fn search(cases: u32, max_ops: usize, seed: u64, check: impl Fn(&[Op], u8) -> Check) -> Check {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: shrinks(), ..Config::default() };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
