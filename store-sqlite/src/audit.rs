@@ -14,7 +14,7 @@ use store_api::{
 use store_api::{json, page::MAX_PAGE};
 
 use crate::sums;
-use crate::tx::{Tx, column, next, start, text};
+use crate::tx::{Tx, column, document, next, start, text};
 
 /// Where a run stands in the order of every list of runs.
 type Position = (i64, String);
@@ -29,16 +29,17 @@ fn not_found(id: &RunId) -> Error {
 
 /// A run from the columns `id, sum, doc`.
 pub(crate) fn read_run(row: &Row<'_>) -> Result<Run> {
-    let (id, doc) = (text(row, 0)?, text(row, 2)?);
+    let id = text(row, 0)?;
+    let doc = document(|| key(id), row, 2)?;
     sums::check(|| key(id), column(row, 1)?, sums::run(id, doc))?;
     json::decode(|| key(id), doc)
 }
 
 /// An event from the columns `run, seq, kind, at, sum, payload`.
 pub(crate) fn read_event(row: &Row<'_>) -> Result<Event> {
-    let (run, kind, payload) = (text(row, 0)?, text(row, 2)?, text(row, 5)?);
-    let (seq, at): (i64, i64) = (column(row, 1)?, column(row, 3)?);
+    let (run, seq, at): (_, i64, i64) = (text(row, 0)?, column(row, 1)?, column(row, 3)?);
     let what = || format!("events/{run}/{seq}");
+    let (kind, payload) = (document(what, row, 2)?, document(what, row, 5)?);
     sums::check(what, column(row, 4)?, sums::event(run, seq, kind, at, payload))?;
     let run = RunId::new(run).map_err(|e| sums::damaged(what, &e))?;
     let payload = json::decode(what, payload)?;

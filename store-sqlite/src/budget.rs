@@ -12,7 +12,7 @@ use store_api::{
 };
 
 use crate::sums;
-use crate::tx::{Tx, column, text};
+use crate::tx::{Tx, column, document, text};
 
 fn account_name((caller, meter, window): &AccountKey) -> String {
     format!("accounts/{caller}/{meter}/{window}")
@@ -22,7 +22,7 @@ fn account_name((caller, meter, window): &AccountKey) -> String {
 pub(crate) fn read_account(row: &Row<'_>) -> Result<(AccountKey, Account, Ledger)> {
     let key = (text(row, 0)?.to_owned(), text(row, 1)?.to_owned(), text(row, 2)?.to_owned());
     let what = || account_name(&key);
-    let ledger = text(row, 4)?;
+    let ledger = document(what, row, 4)?;
     sums::check(what, column(row, 3)?, sums::account(&key, ledger))?;
     let account = Account::from_key(&key).map_err(|e| sums::damaged(what, &e))?;
     let ledger = json::decode(what, ledger)?;

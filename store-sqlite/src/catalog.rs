@@ -15,7 +15,7 @@ use store_api::{
 };
 
 use crate::sums::{self, LeaseColumns, RunColumns};
-use crate::tx::{Tx, column, optional_text, text};
+use crate::tx::{Tx, column, document, optional_text, text};
 use crate::versions;
 
 /// The columns that [`read`] reads, of a table or join that calls them `d`.
@@ -37,7 +37,7 @@ fn read_with<D: Definition>(state: RunState, row: &Row<'_>) -> Result<Stored<D>>
     let id = text(row, 0)?;
     let what = || key::<D>(id);
     let revision: i64 = column(row, 1)?;
-    let doc = text(row, 9)?;
+    let doc = document(what, row, 9)?;
     sums::check(what, column(row, 8)?, sums::document(D::KIND, id, revision, doc))?;
     let doc = Arc::new(rules::assemble(json::decode(what, doc)?, state));
     Ok(Stored { doc, revision: Revision(revision.cast_unsigned()) })

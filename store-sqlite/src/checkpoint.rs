@@ -12,7 +12,7 @@ use store_api::{
 };
 
 use crate::sums::{self, LeaseColumns};
-use crate::tx::{Tx, column, optional_text, text};
+use crate::tx::{Tx, column, document, optional_text, text};
 
 fn key(run: &str) -> String {
     format!("checkpoints/{run}")
@@ -41,7 +41,8 @@ fn read_head(row: &Row<'_>) -> Result<Head> {
 /// Reads the columns of [`read_head`], then `doc_sum, doc`.
 pub(crate) fn read(row: &Row<'_>) -> Result<Interrupted> {
     let head = read_head(row)?;
-    let (run, doc) = (text(row, 0)?, text(row, 7)?);
+    let run = text(row, 0)?;
+    let doc = document(|| key(run), row, 7)?;
     sums::check(|| key(run), column(row, 6)?, sums::checkpoint(run, doc))?;
     let checkpoint: Checkpoint = json::decode(|| key(run), doc)?;
     if checkpoint.iteration.cast_signed() != head.iteration {

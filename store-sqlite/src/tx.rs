@@ -179,6 +179,12 @@ pub(crate) fn text<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r str> {
         .ok_or_else(|| Error::corrupt("database row", format!("column {index} is null")))
 }
 
+/// The text of a document, borrowed. What is not UTF-8 is damage of the record, which the error names.
+pub(crate) fn document<'r>(what: impl FnOnce() -> String, row: &'r Row<'_>, index: usize) -> Result<&'r str> {
+    let value = row.get_ref(index).map_err(|e| error::sqlite("reading a column", e))?;
+    value.as_str().map_err(|e| Error::corrupt(what(), e.to_string()))
+}
+
 /// A column's text, borrowed, or nothing.
 pub(crate) fn optional_text<'r>(row: &'r Row<'_>, index: usize) -> Result<Option<&'r str>> {
     let value = row.get_ref(index).map_err(|e| error::sqlite("reading a column", e))?;

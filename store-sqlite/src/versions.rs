@@ -9,7 +9,7 @@ use store_api::json::{self, Extra};
 use store_api::{Definition, Entity, Error, NewVersion, PrincipalId, Result, Version, VersionId, rules};
 
 use crate::sums;
-use crate::tx::{Tx, column, text};
+use crate::tx::{Tx, column, document, text};
 
 /// The columns that [`read`] reads.
 pub(crate) const COLUMNS: &str = "definition, seq, id, pinned, sum, doc";
@@ -72,7 +72,8 @@ struct Checked<'r> {
 }
 
 fn check<'r, D: Definition>(row: &'r Row<'_>) -> Result<Checked<'r>> {
-    let (definition, id, doc) = (text(row, 0)?, text(row, 2)?, text(row, 5)?);
+    let (definition, id) = (text(row, 0)?, text(row, 2)?);
+    let doc = document(|| key(id), row, 5)?;
     let (seq, pinned) = (column(row, 1)?, column(row, 3)?);
     let found = sums::version(D::KIND, definition, seq, id, pinned, doc);
     sums::check(|| key(id), column(row, 4)?, found)?;

@@ -80,40 +80,55 @@ fn a_filled_store_is_sound_and_moves_whole() {
     assert!(copy.verify().unwrap().is_sound(), "{:?}", copy.verify());
 }
 
-/// Every value column, changed behind the engine's back: a read of the record says Corrupt, and so does `verify`.
+/// Every value column, changed behind the engine's back: a read of the record says Corrupt and names it, and `verify`
+/// finds it.
 #[test]
 fn changed_values_are_never_returned_as_data() {
     let changes = [
-        "UPDATE meta SET value = value + 1",
-        "UPDATE definitions SET doc = replace(doc, '@daily', '@dailx') WHERE id = 's'",
-        "UPDATE definitions SET doc = CAST(x'ff' AS TEXT) WHERE id = 's'",
-        "UPDATE definitions SET revision = revision + 1 WHERE id = 's'",
-        "UPDATE last_seqs SET last_seq = 0 WHERE definition = 's'",
-        "UPDATE definitions SET next_run_at = next_run_at + 1 WHERE id = 's'",
-        "UPDATE definitions SET last_run_at = 5 WHERE id = 's'",
-        "UPDATE definitions SET lease_token = lease_token - 1 WHERE id = 's'",
-        "UPDATE definitions SET lease_worker = NULL WHERE id = 's'",
-        "UPDATE definitions SET lease_until = lease_until + 1 WHERE id = 's'",
-        "UPDATE versions SET pinned = 1 WHERE id = 'v1'",
-        "UPDATE versions SET seq = 2 WHERE id = 'v1'",
-        "UPDATE versions SET doc = replace(doc, 'skill', 'skull') WHERE id = 'v1'",
-        "UPDATE accounts SET ledger = replace(ledger, '2000000', '1000000')",
-        "UPDATE charges SET amount = amount - 1",
-        "UPDATE charges SET expires_at = expires_at - 1",
-        "UPDATE runs SET doc = replace(doc, 'caller', 'cellar')",
-        "UPDATE events SET payload = replace(payload, '2.5', '2.4') WHERE seq = 1",
-        "UPDATE events SET kind = 'tail' WHERE seq = 2",
-        "UPDATE events SET at = at - 1 WHERE seq = 2",
-        "UPDATE checkpoints SET iteration = 2",
-        "UPDATE checkpoints SET doc = replace(doc, 'step', 'stop')",
-        "UPDATE checkpoints SET lease_until = lease_until + 1",
+        ("meta/counter", "UPDATE meta SET value = value + 1"),
+        (
+            "definitions/skill/s",
+            "UPDATE definitions SET doc = replace(doc, '@daily', '@dailx') WHERE id = 's'",
+        ),
+        ("definitions/skill/s", "UPDATE definitions SET doc = CAST(x'ff' AS TEXT) WHERE id = 's'"),
+        ("definitions/skill/s", "UPDATE definitions SET revision = revision + 1 WHERE id = 's'"),
+        ("definitions/skill/s", "UPDATE last_seqs SET last_seq = 0 WHERE definition = 's'"),
+        ("definitions/skill/s", "UPDATE definitions SET next_run_at = next_run_at + 1 WHERE id = 's'"),
+        ("definitions/skill/s", "UPDATE definitions SET last_run_at = 5 WHERE id = 's'"),
+        ("definitions/skill/s", "UPDATE definitions SET lease_token = lease_token - 1 WHERE id = 's'"),
+        ("definitions/skill/s", "UPDATE definitions SET lease_worker = NULL WHERE id = 's'"),
+        ("definitions/skill/s", "UPDATE definitions SET lease_until = lease_until + 1 WHERE id = 's'"),
+        ("versions/v1", "UPDATE versions SET pinned = 1 WHERE id = 'v1'"),
+        ("versions/v1", "UPDATE versions SET seq = 2 WHERE id = 'v1'"),
+        ("versions/v1", "UPDATE versions SET doc = replace(doc, 'skill', 'skull') WHERE id = 'v1'"),
+        (
+            "accounts/caller/usd/rollover:7d",
+            "UPDATE accounts SET ledger = replace(ledger, '2000000', '1000000')",
+        ),
+        ("accounts/caller/usd/rollover:7d/charges/k:k", "UPDATE charges SET amount = amount - 1"),
+        ("accounts/caller/usd/rollover:7d/charges/k:k", "UPDATE charges SET expires_at = expires_at - 1"),
+        ("runs/r", "UPDATE runs SET doc = replace(doc, 'caller', 'cellar')"),
+        ("events/r/1", "UPDATE events SET payload = replace(payload, '2.5', '2.4') WHERE seq = 1"),
+        ("events/r/2", "UPDATE events SET kind = 'tail' WHERE seq = 2"),
+        ("events/r/2", "UPDATE events SET at = at - 1 WHERE seq = 2"),
+        ("checkpoints/r", "UPDATE checkpoints SET iteration = 2"),
+        ("checkpoints/r", "UPDATE checkpoints SET doc = replace(doc, 'step', 'stop')"),
+        ("checkpoints/r", "UPDATE checkpoints SET lease_until = lease_until + 1"),
+        // Text that is not UTF-8 is told before any checksum is made, and named all the same.
+        ("versions/v2", "UPDATE versions SET doc = CAST(x'ff' AS TEXT) WHERE id = 'v2'"),
+        ("accounts/caller/usd/rollover:7d", "UPDATE accounts SET ledger = CAST(x'ff' AS TEXT)"),
+        ("runs/r", "UPDATE runs SET doc = CAST(x'ff' AS TEXT)"),
+        ("events/r/1", "UPDATE events SET kind = CAST(x'ff' AS TEXT) WHERE seq = 1"),
+        ("events/r/2", "UPDATE events SET payload = CAST(x'ff' AS TEXT) WHERE seq = 2"),
+        ("checkpoints/r", "UPDATE checkpoints SET doc = CAST(x'ff' AS TEXT)"),
     ];
-    for change in changes {
+    for (place, change) in changes {
         let (_directory, path, store) = filled();
         let raw = Connection::open(&path).unwrap();
         assert_eq!(raw.execute(change, []).unwrap(), 1, "{change}");
         let error = store.export(&mut |_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{change}: {error}");
+        assert!(error.to_string().starts_with(&format!("corrupt {place}: ")), "{change}: {error}");
         assert!(!store.verify().unwrap().is_sound(), "{change}");
     }
 }
@@ -193,6 +208,19 @@ fn flipped_bits_are_found() {
         store.close().unwrap();
         fs::remove_file(rotten).unwrap();
     }
+}
+
+/// An index that leads to another record than it was asked for: the document has the last word.
+#[test]
+fn an_index_that_lies_leads_nowhere() {
+    let (_directory, path, store) = filled();
+    let raw = Connection::open(&path).unwrap();
+    let found = |owner, name| store.skills().by_name(&id(owner), &id(name)).unwrap().is_some();
+    assert!(found("owner", "skill"));
+    raw.execute("UPDATE definitions SET name = 'other' WHERE id = 's'", []).unwrap();
+    assert!(!found("owner", "other") && !found("owner", "skill"));
+    raw.execute("UPDATE definitions SET owner = 'other', name = 'skill' WHERE id = 's'", []).unwrap();
+    assert!(!found("other", "skill") && !found("owner", "skill"));
 }
 
 #[test]
