@@ -177,6 +177,8 @@ fn while_occupied(
             })
         });
         entered.recv().unwrap();
+        // Dropped also when `check` panics, so the other thread ends in any case.
+        let leave = leave;
         check();
         leave.send(()).unwrap();
         occupied.join().unwrap().unwrap();

@@ -289,6 +289,8 @@ fn while_held(
             });
         });
         wait_entered.recv().unwrap();
+        // Dropped also when `call` panics, so the holder ends in any case.
+        let leave = leave;
         let start = Instant::now();
         let error = call();
         let took = start.elapsed();
@@ -340,6 +342,20 @@ fn everybody_who_is_held_up_waits_and_then_says_busy() {
     }
     one.skills().save(&skill("b"), Expect::Any).unwrap();
     assert_eq!(other.skills().get(&SkillId::new("b").unwrap()).unwrap().unwrap().name.as_str(), "b");
+}
+
+#[test]
+fn work_that_fails_lets_go_of_the_file_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.db");
+    let (store, other) = (impatient(&path), impatient(&path));
+    let failed = store.transact(|seams| {
+        seams.skills().save(&skill("refused"), Expect::Any)?;
+        Err::<(), _>(store_api::Error::Closed)
+    });
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Closed);
+    other.skills().save(&skill("other"), Expect::Absent).unwrap();
+    assert_eq!(store.skills().get(&skill("refused").id).unwrap(), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -107,19 +107,22 @@ pub fn open_2_waits_then_busy(suite: &Suite<'_>) {
 /// Holds a transaction open in `store` while `meanwhile` runs.
 fn while_held(store: &Arc<dyn Store>, meanwhile: impl FnOnce()) {
     let (release, wait) = mpsc::channel::<()>();
-    let entered = Barrier::new(2);
+    let (inside, entered) = mpsc::channel();
     thread::scope(|scope| {
-        let (entered, holder) = (&entered, Arc::clone(store));
+        let holder = Arc::clone(store);
         let holding = scope.spawn(move || {
             holder.transaction(&mut move |seams| {
                 seams.audit().start_run(&run("holder", 0))?;
-                entered.wait();
+                inside.send(()).expect("somebody waits for it");
                 // Until the other side lets go of its end.
                 wait.recv().expect_err("nothing is ever sent");
                 Ok(())
             })
         });
-        entered.wait();
+        if entered.recv().is_err() {
+            let refused = holding.join().expect("a holder");
+            panic!("no transaction is held: {refused:?}");
+        }
         // Dropped also when `meanwhile` panics, so the holder ends in any case.
         let release = release;
         meanwhile();

@@ -68,6 +68,7 @@ fn read_all(case: &Case<'_>, seams: &dyn Seams, size: usize) -> Vec<serde_json::
         let page = (case.fetch)(seams, &request).unwrap();
         assert!(page.items.len() <= size, "{}: more than was asked for", case.name);
         items.extend(page.items.iter().cloned());
+        assert!(items.len() < 10_000, "{}: the pages do not end", case.name);
         let Some(next) = page.next else { return items };
         assert_eq!(page.items.len(), size, "{}: a page that is not the last is full", case.name);
         // A cursor survives being sent away and coming back as text.

@@ -83,7 +83,8 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Looks for a sequence that fails the check, and gives the shortest that it finds.
 fn search(cases: u32, max_ops: usize, seed: u64, check: impl Fn(&[Op], u8) -> Check) -> Check {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: shrinks(), ..Config::default() };
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_iters: shrinks(), ..Config::default() };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
