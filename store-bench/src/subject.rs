@@ -49,6 +49,8 @@ pub(crate) trait Subject: Send + Sync {
 
     /// Gives the number of the version.
     fn append_version(&self, version: &NewVersion<Skill>) -> Result<u64>;
+    /// Appends all of them in one transaction. Gives the number of the last.
+    fn append_versions(&self, versions: &[NewVersion<Skill>]) -> Result<u64>;
     fn mark(&self, id: &SkillId, ran_at: DateTime<Utc>, next: DateTime<Utc>) -> Result<()>;
     /// Gives what is used.
     fn charge(&self, charge: &Charge, limit: Option<Amount>, now: DateTime<Utc>) -> Result<Amount>;
@@ -94,6 +96,13 @@ impl Subject for Ours {
 
     fn append_version(&self, version: &NewVersion<Skill>) -> Result<u64> {
         Ok(self.0.skills().append_version(version)?.seq)
+    }
+
+    fn append_versions(&self, versions: &[NewVersion<Skill>]) -> Result<u64> {
+        Ok(self.0.transact(|tx| {
+            let append = |_, version| Ok(tx.skills().append_version(version)?.seq);
+            versions.iter().try_fold(0, append)
+        })?)
     }
 
     fn mark(&self, id: &SkillId, ran_at: DateTime<Utc>, next: DateTime<Utc>) -> Result<()> {

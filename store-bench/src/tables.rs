@@ -14,13 +14,14 @@ struct Table {
     render: fn(&[&Line]) -> Result<String>,
 }
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     Table {
         name: "single-writer",
         holds: |l| is_write(l) && l.clients == 1 && !is_slow(l),
         render: compared,
     },
     Table { name: "many-writers", holds: |l| is_write(l) && l.clients > 1 && !is_slow(l), render: compared },
+    Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_slow(l), render: sharing },
     Table { name: "slow-disk", holds: |l| is_write(l) && is_slow(l), render: compared },
     Table { name: "reads", holds: |l| is_read(l) && !is_slow(l), render: compared },
     Table { name: "beside-readers", holds: |l| l.beside_ratio.is_some(), render: beside },
@@ -53,7 +54,15 @@ fn is_read(line: &Line) -> bool {
 }
 
 fn is_write(line: &Line) -> bool {
-    is_on_disk(line) && !is_read(line) && !matches!(&*line.case, "copy" | "open" | "beside-readers")
+    let is_other = matches!(&*line.case, "copy" | "open" | "beside-readers") || at_once(line).is_some();
+    is_on_disk(line) && !is_read(line) && !is_other
+}
+
+const APPEND: &str = "append-version";
+
+/// How many versions an operation appends in one transaction, in a case made for that.
+fn at_once(line: &Line) -> Option<usize> {
+    line.case.strip_prefix(APPEND)?.strip_prefix('-')?.parse().ok()
 }
 
 /// Reads saved lines. Of lines about the same the last one counts.
@@ -106,8 +115,8 @@ pub(crate) fn put_into(document: &str, tables: &BTreeMap<&'static str, String>) 
 
 fn compared(lines: &[&Line]) -> Result<String> {
     let mut table = String::from(
-        "| case | engine | clients | ours/s | bare/s | ratio | p50 µs, ours / bare | p99 µs | worst µs | target |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|--:|---|\n",
+        "| case | engine | clients | ours/s | bare/s | ratio | p50 µs, ours / bare | processor µs | p99 µs | worst µs \
+         | target |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|\n",
     );
     for ours in lines.iter().filter(|line| line.subject == "ours") {
         let bare = lines.iter().find(|line| {
@@ -122,14 +131,45 @@ fn compared(lines: &[&Line]) -> Result<String> {
         };
         writeln!(
             table,
-            "| {case} | {engine} | {clients} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {case} | {engine} | {clients} | {} | {} | {} | {} | {} | {} | {} | {} |",
             per_second(Some(ours)),
             per_second(bare.copied()),
             ratio(ours.ratio),
             both(|line| line.p50_us),
+            both(|line| line.processor_us.unwrap_or_default()),
             both(|line| line.p99_us),
             both(|line| line.max_us),
             targets(ours),
+        )?;
+    }
+    Ok(table)
+}
+
+/// What clients reach by sharing commits, beside what one reaches who has it all in one transaction.
+fn sharing(lines: &[&Line]) -> Result<String> {
+    let mut table = String::from(
+        "| engine | appends | ours, one unit | by hand, one transaction | ours, a client each | by hand, a client each \
+         | most by sharing | reached |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for ours in lines.iter().filter(|line| line.subject == "ours" && line.engine != "memory") {
+        let Some(appends) = at_once(ours) else { continue };
+        let per_second = |subject: &str, is_it: &dyn Fn(&Line) -> bool| {
+            let found = lines.iter().find(|l| l.engine == ours.engine && l.subject == subject && is_it(l));
+            found.map(|line| line.ops_per_second * at_once(line).unwrap_or(1) as f64)
+        };
+        let in_one = |line: &Line| at_once(line) == Some(appends);
+        let a_client_each = |line: &Line| line.case == APPEND && line.clients == appends;
+        let [unit, transaction] = ["ours", "bare"].map(|subject| per_second(subject, &in_one));
+        let [clients, alone] = ["ours", "bare"].map(|subject| per_second(subject, &a_client_each));
+        let most = transaction.zip(alone).map(|(most, alone)| most / alone);
+        let reached = clients.zip(alone).map(|(reached, alone)| reached / alone);
+        let [unit, transaction, clients, alone] =
+            [unit, transaction, clients, alone].map(|found| found.map(number).unwrap_or_default());
+        let engine = &ours.engine;
+        let (most, reached) = (ratio(most), ratio(reached));
+        writeln!(
+            table,
+            "| {engine} | {appends} | {unit} | {transaction} | {clients} | {alone} | {most} | {reached} |"
         )?;
     }
     Ok(table)

@@ -33,6 +33,13 @@ struct State {
 pub(crate) struct Memory(RwLock<State>);
 
 impl State {
+    fn append_version(&mut self, content: NewVersion<Skill>) -> Result<u64> {
+        let history = self.versions.get_mut(&content.snapshot.id).ok_or("no such skill")?;
+        let seq = history.last().map_or(0, |last| last.seq) + 1;
+        history.push(Arc::new(Version { seq, content }));
+        Ok(seq)
+    }
+
     fn load(&mut self, record: Record) -> Result<()> {
         match record {
             Record::Counter(counter) => self.counter = counter.last,
@@ -128,11 +135,12 @@ impl Subject for Memory {
 
     fn append_version(&self, version: &NewVersion<Skill>) -> Result<u64> {
         let content = version.clone();
+        self.0.write().append_version(content)
+    }
+
+    fn append_versions(&self, versions: &[NewVersion<Skill>]) -> Result<u64> {
         let mut state = self.0.write();
-        let history = state.versions.get_mut(&version.snapshot.id).ok_or("no such skill")?;
-        let seq = history.last().map_or(0, |last| last.seq) + 1;
-        history.push(Arc::new(Version { seq, content }));
-        Ok(seq)
+        versions.iter().try_fold(0, |_, version| state.append_version(version.clone()))
     }
 
     fn mark(&self, id: &SkillId, ran_at: DateTime<Utc>, next: DateTime<Utc>) -> Result<()> {

@@ -74,6 +74,8 @@ pub(crate) enum Clients {
 /// All of them. Those on one large store are beside each other, so that it is filled once.
 pub(crate) const ALL: &[Case] = &[
     writes::APPEND_VERSION,
+    writes::APPEND_16,
+    writes::APPEND_64,
     writes::MARK,
     writes::BUDGET_ADD,
     writes::ADMIT,

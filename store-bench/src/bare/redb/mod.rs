@@ -74,6 +74,14 @@ impl Subject for Redb {
         self.write(|tx| write::append_version(tx, version, &doc))
     }
 
+    fn append_versions(&self, versions: &[NewVersion<Skill>]) -> Result<u64> {
+        let docs = versions.iter().map(serde_json::to_vec).collect::<serde_json::Result<Vec<_>>>()?;
+        self.write(|tx| {
+            let append = |_, (version, doc): (_, &Vec<u8>)| write::append_version(tx, version, doc);
+            versions.iter().zip(&docs).try_fold(0, append)
+        })
+    }
+
     fn mark(&self, id: &SkillId, ran_at: DateTime<Utc>, next: DateTime<Utc>) -> Result<()> {
         self.write(|tx| write::mark(tx, id, ran_at, next))
     }

@@ -96,6 +96,14 @@ impl Subject for Sqlite {
         self.write(|connection| write::append_version(connection, version, &doc))
     }
 
+    fn append_versions(&self, versions: &[NewVersion<Skill>]) -> Result<u64> {
+        let docs = versions.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>()?;
+        self.write(|connection| {
+            let append = |_, (version, doc): (_, &String)| write::append_version(connection, version, doc);
+            versions.iter().zip(&docs).try_fold(0, append)
+        })
+    }
+
     fn mark(&self, id: &SkillId, ran_at: DateTime<Utc>, next: DateTime<Utc>) -> Result<()> {
         self.write(|connection| write::mark(connection, id, ran_at, next))
     }
