@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fault_disk::{Disk, Handle, sqlite::mount};
-use store_api::{Checkpoint, ErrorKind, Outcome, Result, RunId, Seams, StoreExt, time};
+use store_api::{Checkpoint, ErrorKind, Outcome, Result, RunId, Seams, Store, StoreExt, time};
 use store_sqlite::SqliteStore;
 use tempfile::TempDir;
 
@@ -130,4 +130,22 @@ fn a_disk_that_is_full_while_the_log_is_copied_back_is_tried_again() {
     disk.on_write.store(false, Ordering::Relaxed);
     save(&store, acknowledged).unwrap();
     assert_eq!(load(&store), acknowledged);
+}
+
+/// SQLite copies the log back by itself when the last connection ends, and tells nobody when that fails.
+#[test]
+fn a_close_that_cannot_copy_the_log_back_says_so_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Failing::default());
+    let _mount = mount(directory.path(), disk.clone()).unwrap();
+    let path = directory.path().join("s.db");
+    let store = SqliteStore::open(&path).unwrap();
+    save(&store, 1).unwrap();
+    disk.on_sync.store(true, Ordering::Relaxed);
+    let failure = store.close().unwrap_err();
+    assert_eq!((failure.kind(), failure.outcome()), (ErrorKind::Backend, Outcome::NotApplied), "{failure}");
+    disk.on_sync.store(false, Ordering::Relaxed);
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(load(&store), 1, "what was acknowledged is there");
+    store.close().unwrap();
 }
