@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fault_disk::{Disk, Handle, sqlite::mount};
+use fault_disk::sqlite::{Mount, mount};
+use fault_disk::{Disk, Handle};
 use store_api::{Checkpoint, ErrorKind, Outcome, Result, RunId, Seams, Store, StoreExt, time};
 use store_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -81,6 +82,15 @@ impl Disk for Failing {
     }
 }
 
+fn store_on_failing_disk() -> (TempDir, Arc<Failing>, Mount, PathBuf, SqliteStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Failing::default());
+    let mount = mount(directory.path(), disk.clone()).unwrap();
+    let path = directory.path().join("s.db");
+    let store = SqliteStore::open(&path).unwrap();
+    (directory, disk, mount, path, store)
+}
+
 /// Writes until a write is refused; gives how many were acknowledged, and the refusal.
 fn until_refused(store: &SqliteStore, from: u64) -> (u64, store_api::Error) {
     for iteration in from..from + 200 {
@@ -99,11 +109,7 @@ fn load(store: &SqliteStore) -> u64 {
 /// that failed the next try succeeded without having written the pages, the log was begun anew, and they were lost.
 #[test]
 fn a_flush_that_fails_while_the_log_is_copied_back_stops_the_writers() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Failing::default());
-    let _mount = mount(directory.path(), disk.clone()).unwrap();
-    let path = directory.path().join("s.db");
-    let store = SqliteStore::open(&path).unwrap();
+    let (_directory, disk, _mount, path, store) = store_on_failing_disk();
     disk.on_sync.store(true, Ordering::Relaxed);
     let (acknowledged, refusal) = until_refused(&store, 0);
     assert_eq!((refusal.kind(), refusal.outcome()), (ErrorKind::Backend, Outcome::NotApplied), "{refusal}");
@@ -118,10 +124,7 @@ fn a_flush_that_fails_while_the_log_is_copied_back_stops_the_writers() {
 
 #[test]
 fn a_disk_that_is_full_while_the_log_is_copied_back_is_tried_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Failing::default());
-    let _mount = mount(directory.path(), disk.clone()).unwrap();
-    let store = SqliteStore::open(directory.path().join("s.db")).unwrap();
+    let (_directory, disk, _mount, _, store) = store_on_failing_disk();
     disk.on_write.store(true, Ordering::Relaxed);
     let (acknowledged, refusal) = until_refused(&store, 0);
     assert_eq!((refusal.kind(), refusal.outcome()), (ErrorKind::Backend, Outcome::NotApplied), "{refusal}");
@@ -135,11 +138,7 @@ fn a_disk_that_is_full_while_the_log_is_copied_back_is_tried_again() {
 /// SQLite copies the log back by itself when the last connection ends, and tells nobody when that fails.
 #[test]
 fn a_close_that_cannot_copy_the_log_back_says_so_and_loses_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Failing::default());
-    let _mount = mount(directory.path(), disk.clone()).unwrap();
-    let path = directory.path().join("s.db");
-    let store = SqliteStore::open(&path).unwrap();
+    let (_directory, disk, _mount, path, store) = store_on_failing_disk();
     save(&store, 1).unwrap();
     disk.on_sync.store(true, Ordering::Relaxed);
     let failure = store.close().unwrap_err();
