@@ -145,31 +145,33 @@ fn compared(lines: &[&Line]) -> Result<String> {
     Ok(table)
 }
 
-/// What clients reach by sharing commits, beside what one reaches who has it all in one transaction.
+/// What clients reach by sharing commits, which is their ratio, beside what one reaches who has it all in one transaction.
 fn sharing(lines: &[&Line]) -> Result<String> {
     let mut table = String::from(
         "| engine | appends | ours, one unit | by hand, one transaction | ours, a client each | by hand, a client each \
          | most by sharing | reached |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
-    for ours in lines.iter().filter(|line| line.subject == "ours" && line.engine != "memory") {
-        let Some(appends) = at_once(ours) else { continue };
-        let per_second = |subject: &str, is_it: &dyn Fn(&Line) -> bool| {
-            let found = lines.iter().find(|l| l.engine == ours.engine && l.subject == subject && is_it(l));
-            found.map(|line| line.ops_per_second * at_once(line).unwrap_or(1) as f64)
+    for unit in lines.iter().filter(|line| line.subject == "ours" && line.engine != "memory") {
+        let (Some(appends), engine) = (at_once(unit), &unit.engine) else { continue };
+        let find = |subject: &str, case: &str, clients: usize| {
+            let is_it =
+                |line: &&&Line| (&*line.subject, &*line.case, line.clients) == (subject, case, clients);
+            lines.iter().filter(is_it).find(|line| line.engine == *engine)
         };
-        let in_one = |line: &Line| at_once(line) == Some(appends);
-        let a_client_each = |line: &Line| line.case == APPEND && line.clients == appends;
-        let [unit, transaction] = ["ours", "bare"].map(|subject| per_second(subject, &in_one));
-        let [clients, alone] = ["ours", "bare"].map(|subject| per_second(subject, &a_client_each));
-        let most = transaction.zip(alone).map(|(most, alone)| most / alone);
-        let reached = clients.zip(alone).map(|(reached, alone)| reached / alone);
-        let [unit, transaction, clients, alone] =
-            [unit, transaction, clients, alone].map(|found| found.map(number).unwrap_or_default());
-        let engine = &ours.engine;
-        let (most, reached) = (ratio(most), ratio(reached));
+        let transaction = find("bare", &unit.case, unit.clients);
+        let [ours, bare] = ["ours", "bare"].map(|subject| find(subject, APPEND, appends));
+        let together = |line: &Line| line.ops_per_second * appends as f64;
+        let most = transaction.zip(bare).map(|(most, bare)| together(most) / bare.ops_per_second);
+        let shown = |appends: Option<f64>| appends.map(number).unwrap_or_default();
         writeln!(
             table,
-            "| {engine} | {appends} | {unit} | {transaction} | {clients} | {alone} | {most} | {reached} |"
+            "| {engine} | {appends} | {} | {} | {} | {} | {} | {} |",
+            number(together(unit)),
+            shown(transaction.map(|line| together(line))),
+            shown(ours.map(|line| line.ops_per_second)),
+            shown(bare.map(|line| line.ops_per_second)),
+            ratio(most),
+            ratio(ours.and_then(|line| line.ratio)),
         )?;
     }
     Ok(table)

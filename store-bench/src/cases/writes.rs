@@ -31,13 +31,9 @@ pub(super) fn append_version(Seat { subject, .. }: Seat<'_>) -> Result<Op<'_>> {
 }
 
 pub(super) const APPEND_16: Case =
-    at_once("append-version-16", "16 versions are appended in one transaction", |seat| {
-        append_at_once(seat, 16)
-    });
+    at_once("append-version-16", "16 versions are appended in one transaction", append_at_once::<16>);
 pub(super) const APPEND_64: Case =
-    at_once("append-version-64", "64 versions are appended in one transaction", |seat| {
-        append_at_once(seat, 64)
-    });
+    at_once("append-version-64", "64 versions are appended in one transaction", append_at_once::<64>);
 
 /// What as many clients could reach at most by sharing commits.
 const fn at_once(name: &'static str, about: &'static str, make: Make) -> Case {
@@ -46,10 +42,10 @@ const fn at_once(name: &'static str, about: &'static str, make: Make) -> Case {
     Case { name, about, method: Method::Loop(method) }
 }
 
-fn append_at_once(Seat { subject, .. }: Seat<'_>, together: u64) -> Result<Op<'_>> {
-    let mut versions = vec![data::version(0, 0, data::DOCUMENT_BYTES)?; usize::try_from(together)?];
+fn append_at_once<const N: u64>(Seat { subject, .. }: Seat<'_>) -> Result<Op<'_>> {
+    let mut versions = vec![data::version(0, 0, data::DOCUMENT_BYTES)?; usize::try_from(N)?];
     Ok(Box::new(move |n| {
-        for (version, n) in versions.iter_mut().zip(n * together..) {
+        for (version, n) in versions.iter_mut().zip(n * N..) {
             version.id = data::version_id(FRESH + n)?;
             version.snapshot.id = data::skill_id(n % WITH_VERSIONS)?;
         }
