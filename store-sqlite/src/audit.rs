@@ -301,11 +301,14 @@ impl AuditStore for Tx<'_> {
     }
 
     fn last_run_of(&self, skills: &[SkillId]) -> Result<Vec<Arc<Run>>> {
-        let sql = "SELECT id, sum, doc FROM runs WHERE skill = ?1 ORDER BY started_at DESC, id DESC LIMIT 1";
+        let sql = "SELECT id, sum, doc FROM runs WHERE skill = ?1 ORDER BY started_at DESC, id DESC";
         let mut found = Vec::new();
         self.one_moment()?;
         for skill in rules::distinct("skills", skills)? {
-            found.extend(self.first(sql, [skill.as_str()], read_run)?.map(Arc::new));
+            found.extend(self.take(sql, [skill.as_str()], 1, |row| {
+                let run = read_run(row)?;
+                Ok((run.skill.as_ref() == Some(&skill)).then(|| Arc::new(run)))
+            })?);
         }
         Ok(found)
     }

@@ -91,6 +91,15 @@ pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Version<D>> {
     Ok(content.version(id, seq.cast_unsigned(), pinned))
 }
 
+/// Whether a row that an index gave for `asked` is a version of it. The kind is in no checked column, so an index in
+/// which it is damaged can lead to versions of another definition, which are sound.
+fn check_owner<D: Definition>(asked: &D::Id, definition: &str, id: &str) -> Result<()> {
+    if asked.as_ref() == definition {
+        return Ok(());
+    }
+    Err(Error::corrupt(key(id), format!("an index has it among the versions of {:?}", asked.as_ref())))
+}
+
 impl Tx<'_> {
     /// Whether a version id is free, among skills and agents together.
     pub(crate) fn check_version_id(&self, id: &VersionId) -> Result<()> {
@@ -128,7 +137,9 @@ impl Tx<'_> {
             "SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 AND seq < ?3 ORDER BY seq DESC"
         );
         self.take(&sql, params![D::KIND.code(), id.as_ref(), before], limit, |row| {
-            read(row).map(|version| Some(Arc::new(version)))
+            let version: Version<D> = read(row)?;
+            check_owner::<D>(id, version.snapshot.id().as_ref(), version.id.as_str())?;
+            Ok(Some(Arc::new(version)))
         })
     }
 
@@ -149,12 +160,13 @@ impl Tx<'_> {
     }
 
     /// Removes all but the `keep` newest versions and the pinned ones. Each row is checked first, so that a flipped
-    /// bit does not unpin a version.
+    /// bit neither unpins a version nor counts another definition's.
     pub(crate) fn prune<D: Definition>(&self, id: &D::Id, keep: usize) -> Result<u64> {
         let sql =
             format!("SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq DESC");
         let versions = self.take(&sql, params![D::KIND.code(), id.as_ref()], usize::MAX, |row| {
             let found = check::<D>(row)?;
+            check_owner::<D>(id, found.definition, found.id)?;
             Ok(Some((found.seq.cast_unsigned(), found.pinned)))
         })?;
         let removed = rules::prunable(versions, keep);

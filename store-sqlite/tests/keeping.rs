@@ -14,8 +14,8 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use store_api::{
     Account, Agent, AgentId, Amount, Charge, Checkpoint, ErrorKind, Expect, Finish, IdempotencyKey,
-    MeterName, NewEvent, NewRun, NewVersion, PrincipalId, RunOutcome, Schedule, Seams, Skill, Store,
-    StoreExt, Tag, VersionId, Visibility, Window, WorkerId, time,
+    MeterName, NewEvent, NewRun, NewVersion, PageRequest, PrincipalId, RunOutcome, Schedule, Seams, Skill,
+    Store, StoreExt, Tag, VersionId, Visibility, Window, WorkerId, time,
 };
 use store_sqlite::SqliteStore;
 
@@ -221,6 +221,45 @@ fn an_index_that_lies_leads_nowhere() {
     assert!(!found("owner", "other") && !found("owner", "skill"));
     raw.execute("UPDATE definitions SET owner = 'other', name = 'skill' WHERE id = 's'", []).unwrap();
     assert!(!found("other", "skill") && !found("owner", "skill"));
+    let last_run_of = |skill| store.audit().last_run_of(&[id(skill)]).unwrap().len();
+    assert_eq!(last_run_of("s"), 1);
+    raw.execute("UPDATE runs SET skill = 'other'", []).unwrap();
+    assert_eq!((last_run_of("other"), last_run_of("s")), (0, 0));
+}
+
+/// One bit in the index of versions, where it holds the kind, puts a version of one agent before those of another.
+/// They were listed together, and pruning counted them together.
+#[test]
+fn versions_of_another_definition_are_not_given() {
+    let (_directory, path, store) = filled();
+    let now = time::from_nanos(0);
+    let b = Agent::new(id("b"), id("owner"), id("b"));
+    store.agents().save(&b, Expect::Any).unwrap();
+    for version in ["b1", "b2", "b3"] {
+        let version = NewVersion::new(id(version), b.clone(), id("owner"), now);
+        store.agents().append_version(&version).unwrap();
+    }
+    store.close().unwrap();
+
+    // An entry of the index: the length of its head, the types of kind, definition, seq and rowid, and what they hold;
+    // a seq of 1 is in its type. The version of agent `a` was the second.
+    let entry = [5, 1, 15, 9, 1, 2, b'a', 2];
+    let mut file = fs::read(&path).unwrap();
+    let found: Vec<usize> =
+        file.windows(entry.len()).enumerate().filter(|(_, at)| *at == entry).map(|(at, _)| at).collect();
+    let [at] = found[..] else { panic!("{found:?}") };
+    file[at + 5] ^= 1;
+    fs::write(&path, file).unwrap();
+
+    let store = SqliteStore::open(&path).unwrap();
+    let corrupt = |error: store_api::Error| {
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().starts_with("corrupt versions/v2"), "{error}");
+    };
+    corrupt(store.agents().versions(&id("b"), &PageRequest::default()).unwrap_err());
+    corrupt(store.agents().prune_versions(&id("b"), 3).unwrap_err());
+    assert_eq!(store.agents().latest(&id("b")).unwrap().unwrap().seq, 3);
+    assert!(!store.verify().unwrap().is_sound());
 }
 
 #[test]
