@@ -775,6 +775,30 @@ mod tests {
     }
 
     #[test]
+    fn a_status_is_its_name() {
+        for status in RunStatus::ALL {
+            assert_eq!(status.to_string().parse::<RunStatus>().unwrap(), status);
+            assert_eq!(serde_json::to_value(status).unwrap(), status.to_string());
+        }
+        assert!("gone".parse::<RunStatus>().unwrap_err().to_string().contains("running, succeeded"));
+    }
+
+    #[test]
+    fn the_kind_of_an_event_has_a_length() {
+        let event = |length| NewEvent { kind: "k".repeat(length), at: from_nanos(0), payload: Value::Null };
+        assert!([1, crate::MAX_ID_BYTES].map(|length| event(length).validate().is_ok()) == [true; 2]);
+        assert!([0, crate::MAX_ID_BYTES + 1].map(|length| event(length).validate().is_err()) == [true; 2]);
+    }
+
+    #[test]
+    fn a_filter_has_times_that_can_be_stored() {
+        let out_of_range = Some(DateTime::<Utc>::MAX_UTC);
+        assert!(RunFilter::default().validate().is_ok());
+        assert!(RunFilter { from: out_of_range, ..Default::default() }.validate().is_err());
+        assert!(RunFilter { to: out_of_range, ..Default::default() }.validate().is_err());
+    }
+
+    #[test]
     fn every_field_of_a_filter_narrows() {
         let mut full = run("r", Some("p"));
         full.start.skill = Some(SkillId::new("s").unwrap());

@@ -509,6 +509,15 @@ mod tests {
         fields
     }
 
+    #[test]
+    fn kinds_have_numbers_and_only_agents_have_channels() {
+        assert_eq!([Kind::Skill, Kind::Agent].map(Kind::code), [1, 2], "files hold them");
+        assert!(full_agent().channels().is_some());
+        let owner = PrincipalId::new("o").unwrap();
+        let skill = Skill::new(SkillId::new("s").unwrap(), owner, Name::new("n").unwrap());
+        assert!(skill.channels().is_none());
+    }
+
     fn full_agent() -> Agent {
         let digest = format!("hmac-sha256:k:{}", "0".repeat(64)).parse().unwrap();
         let mut agent =

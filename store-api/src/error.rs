@@ -359,3 +359,57 @@ pub fn describe(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What JSON and people read of a kind or an entity is one name.
+    #[test]
+    fn names_are_the_same_as_text_and_in_json() {
+        let kinds = [
+            Error::not_found(Entity::Run, "r"),
+            Error::already_exists(Entity::Run, "id", "r"),
+            Error::conflict(Entity::Run, "r", "ended"),
+            Error::invalid("id", "is empty"),
+            Error::Busy { waited: Duration::ZERO, holder: "".into() },
+            Error::lease_lost(Entity::Run, "r"),
+            Error::ReadOnly,
+            Error::Nested,
+            Error::Unsupported { operation: "x".into() },
+            Error::corrupt("r", "rotten"),
+            Error::Closed,
+            Error::backend("reading", fmt::Error),
+        ]
+        .map(|error| error.kind());
+        for kind in kinds {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
+        }
+        for entity in [Entity::Skill, Entity::Account, Entity::Checkpoint, Entity::File] {
+            assert_eq!(serde_json::to_value(entity).unwrap(), entity.to_string());
+        }
+    }
+
+    #[test]
+    fn an_error_says_whether_to_try_again_and_what_may_have_happened() {
+        assert!(Error::Busy { waited: Duration::ZERO, holder: "".into() }.is_retryable());
+        assert!(!Error::not_found(Entity::Run, "r").is_retryable());
+        let failed = Error::backend("committing", fmt::Error);
+        assert!(!failed.is_retryable());
+        assert_eq!(failed.outcome(), Outcome::NotApplied);
+        assert_eq!(failed.with_outcome(Outcome::InDoubt).outcome(), Outcome::InDoubt);
+        let Error::Backend { doing, outcome, source, .. } = Error::backend("committing", fmt::Error) else {
+            panic!("a backend error")
+        };
+        assert!(Error::Backend { doing, outcome, source, retryable: true }.is_retryable());
+        assert_eq!(Error::ReadOnly.with_outcome(Outcome::InDoubt).outcome(), Outcome::NotApplied);
+    }
+
+    #[test]
+    fn people_read_the_whole_chain() {
+        let inner = Error::backend("flushing", fmt::Error);
+        let outer = Error::backend("committing", inner.clone());
+        assert_eq!(describe(&fmt::Error), fmt::Error.to_string());
+        assert_eq!(describe(&outer), format!("{outer}: {inner}: {}", fmt::Error));
+    }
+}

@@ -261,6 +261,11 @@ mod tests {
     }
 
     #[test]
+    fn numbers_show_as_numbers() {
+        assert_eq!(format!("{} {:>3}", Revision(7), LeaseToken(8)), "7   8");
+    }
+
+    #[test]
     fn serde_checks_too() {
         assert!(serde_json::from_str::<RunId>("\"\"").is_err());
         assert!(serde_json::from_str::<RunId>("\"a\\u0000\"").is_err());

@@ -299,10 +299,6 @@ impl<'de> Visitor<'de> for StrictVisitor {
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(Strict(item)) = items.next_element()? {
@@ -348,6 +344,18 @@ mod tests {
             u64::MAX
         );
         assert_eq!(parse("doc", "100000000000000000000.0").unwrap(), json!(1e20));
+        assert_eq!(parse("doc", r#"[null,true,-1,"x"]"#).unwrap(), json!([null, true, -1, "x"]));
+    }
+
+    #[test]
+    fn integers_are_looked_for_outside_of_texts_alone() {
+        const LARGE: &str = "18446744073709551616";
+        for before in [r#""x""#, r#""""#, r#""\\""#, r#""\"""#, r#""a\"b","c""#, "1", "-1.5e3"] {
+            assert!(parse("doc", &format!("[{before},{LARGE}]")).is_err(), "{before}");
+        }
+        for text in [format!(r#"["\" {LARGE}"]"#), format!(r#"["\\","{LARGE}"]"#)] {
+            assert!(parse("doc", &text).is_ok(), "{text}");
+        }
     }
 
     #[test]
@@ -366,6 +374,8 @@ mod tests {
         let error = Weigh::new().value("extra", &json!({"a": [1, "x\0"]})).unwrap_err();
         assert_eq!(error.to_string(), "invalid extra.a[1]: has the character U+0000 at byte 1");
         assert!(Weigh::new().map("extra", json!({"a\0": 1}).as_object().unwrap()).is_err());
+        let error = Weigh::new().texts("tools", ["x", "y\0"]).unwrap_err();
+        assert_eq!(error.to_string(), "invalid tools: has the character U+0000 at byte 1");
     }
 
     #[test]
@@ -381,6 +391,9 @@ mod tests {
         assert_ne!(checksum(&[b"ab", b"c"]), checksum(&[b"a", b"bc"]));
         assert_ne!(checksum(&[b"a", b""]), checksum(&[b"", b"a"]));
         assert!(verify_checksum(|| "x".into(), checksum(&[b"a"]), &[b"a"]).is_ok());
+        let error = verify_checksum(|| "x".into(), checksum(&[b"a"]), &[b"b"]).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
+        assert_eq!(checksum(&[b"ab", b"c"]), 0x6f9c_d028_6a0e_6cc8, "files hold it, so it never changes");
     }
 
     proptest! {

@@ -237,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_is_its_text_and_no_other_text_is_one() {
+        let cursor = Cursor::new(List::Runs, &(5i64, "r1")).unwrap();
+        assert_eq!(cursor.as_str(), cursor.to_string());
+        assert_eq!(String::from(cursor.clone()), cursor.to_string());
+        for bad in ["", "a b", "a+", &"a".repeat(8 * crate::MAX_ID_BYTES + 1)] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn limits_are_checked() {
         assert!(PageRequest::first(0).is_err());
         assert!(PageRequest::first(MAX_PAGE + 1).is_err());

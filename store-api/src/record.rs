@@ -399,6 +399,7 @@ mod tests {
             "counter is 9"
         );
         assert!(with(1, skill("a", 0, 3)).contains("revision: 0 is not between"));
+        assert!(with(4, skill("b", 2, u64::MAX)).contains("last_seq: 18446744073709551615 is more than"));
         assert!(with(3, version("a", 4)).starts_with("invalid record 4 (skill_version): seq: 4"));
         assert!(with(3, version("b", 3)).contains("does not follow its parent"));
         assert!(with(5, agent("a", 10)).contains("lease.token: 10"));

@@ -234,3 +234,24 @@ impl Verification {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_counted_and_the_first_of_it_listed() {
+        let mut found = Verification::default();
+        assert_eq!(found.check(Ok(7)).unwrap(), Some(7));
+        assert!(found.is_sound() && found.require_sound("s.db").is_ok());
+        assert_eq!(found.check(Err::<(), _>(Error::corrupt("runs/r", "rotten"))).unwrap(), None);
+        assert_eq!(found.check(Err::<(), _>(Error::Closed)).unwrap_err().kind(), crate::ErrorKind::Closed);
+        assert_eq!((found.records, found.problems_found), (3, 1));
+        assert!(!found.is_sound());
+        let error = found.require_sound("s.db").unwrap_err();
+        assert_eq!(error.to_string(), Error::corrupt("s.db", "runs/r: rotten").to_string());
+        (1..=MAX_PROBLEMS).for_each(|_| found.problem("runs/x", "rotten"));
+        assert_eq!((found.problems_found, found.problems.len()), (1 + MAX_PROBLEMS as u64, MAX_PROBLEMS));
+        assert_eq!(found.problems[0].what, "runs/r");
+    }
+}

@@ -208,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_is_random_and_can_be_shown_on_purpose() {
+        let (one, two) = (Secret::generate().unwrap(), Secret::generate().unwrap());
+        assert_ne!(one.reveal(), two.reveal());
+        assert_eq!(Secret::new(one.reveal()).unwrap().reveal(), one.reveal());
+        let key = DigestKey::generate("key-1_A").unwrap();
+        assert_ne!(key.reveal(), DigestKey::generate("key-1_A").unwrap().reveal());
+        let kept = DigestKey::new(key.id(), *key.reveal()).unwrap();
+        assert_eq!((kept.id(), kept.digest(&one)), ("key-1_A", key.digest(&one)));
+        assert_eq!(kept.digest(&one).key_id(), "key-1_A");
+    }
+
+    #[test]
     fn nothing_shows_a_secret() {
         let secret = Secret::new("super-secret-token").unwrap();
         let key = DigestKey::new("k", *b"super-secret-key-0123456789abcdef".first_chunk().unwrap()).unwrap();

@@ -252,3 +252,27 @@ impl Iterator for Arriving<'_> {
 fn cut_off() -> Error {
     Error::Unsupported { operation: "importing a stream that was cut off".into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Counter;
+
+    #[test]
+    fn digests_count_and_tell_records_apart() {
+        let digests = |last: &[u64]| {
+            let mut digesting = Digesting::new();
+            for &last in last {
+                let record = Record::Counter(Counter { last });
+                assert_eq!(digesting.add(&record).unwrap(), json::encode(&record).unwrap());
+            }
+            assert_eq!(digesting.records(), last.len() as u64);
+            digesting.finish()
+        };
+        let found = &digests(&[1, 2])[&Seam::Counter];
+        assert_eq!((found.records, found.sha256.len()), (2, 64));
+        assert_ne!(*found, digests(&[2, 1])[&Seam::Counter]);
+        assert!(digests(&[]).is_empty());
+        assert_eq!(format!("{:>8}|{:<8}", Seam::Counter, Seam::Audit), " counter|audit   ");
+    }
+}
