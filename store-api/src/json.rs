@@ -350,7 +350,9 @@ mod tests {
     #[test]
     fn integers_are_looked_for_outside_of_texts_alone() {
         const LARGE: &str = "18446744073709551616";
-        for before in [r#""x""#, r#""""#, r#""\\""#, r#""\"""#, r#""a\"b","c""#, "1", "-1.5e3"] {
+        for before in
+            [r#""x""#, r#""""#, r#""\\""#, r#""\"""#, r#""a\"b","c""#, r#""aa\n","b""#, "1", "-1.5e3"]
+        {
             assert!(parse("doc", &format!("[{before},{LARGE}]")).is_err(), "{before}");
         }
         for text in [format!(r#"["\" {LARGE}"]"#), format!(r#"["\\","{LARGE}"]"#)] {
