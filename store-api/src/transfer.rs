@@ -257,6 +257,22 @@ fn cut_off() -> Error {
 mod tests {
     use super::*;
     use crate::record::Counter;
+    use crate::{Event, NewEvent, RunId, time};
+
+    /// What makes the memory that a copy needs independent of how much it copies.
+    #[test]
+    fn records_are_handed_over_when_there_are_enough_of_them() {
+        let (sender, receiver) = sync_channel(1);
+        let mut sending = Sending::new(sender);
+        let payload = serde_json::Value::from("x".repeat(100 * 1024));
+        for seq in 1..=3 {
+            assert!(receiver.try_recv().is_err(), "not before the third");
+            let content = NewEvent { kind: "k".into(), at: time::from_nanos(0), payload: payload.clone() };
+            sending.take(Record::Event(Event { run: RunId::new("r").unwrap(), seq, content })).unwrap();
+        }
+        let Ok(Message::Records(batch)) = receiver.try_recv() else { panic!("a batch") };
+        assert_eq!((batch.len(), sending.batch.len(), sending.bytes), (3, 0, 0));
+    }
 
     #[test]
     fn digests_count_and_tell_records_apart() {
