@@ -272,10 +272,20 @@ impl AuditStore for Tx<'_> {
 
     fn events(&self, run: &RunId, page: &PageRequest) -> Result<Page<Arc<Event>>> {
         let after: i64 = page.position(List::Events)?.unwrap_or_default();
+        let mut last = after;
         let sql =
             "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq";
         let found = self.take(sql, params![run.as_str(), after], page.limit() + 1, |row| {
-            read_event(row).map(|event| Some(Arc::new(event)))
+            let event = read_event(row)?;
+            if event.run != *run || event.seq.cast_signed() <= last {
+                let what = format!("events/{}/{}", event.run, event.seq);
+                return Err(Error::corrupt(
+                    what,
+                    format!("an index has it after {last} of the events of {run}"),
+                ));
+            }
+            last = event.seq.cast_signed();
+            Ok(Some(Arc::new(event)))
         })?;
         Page::cut(List::Events, page, found, |event| event.seq)
     }

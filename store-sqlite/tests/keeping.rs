@@ -262,6 +262,48 @@ fn versions_of_another_definition_are_not_given() {
     assert!(!store.verify().unwrap().is_sound());
 }
 
+/// A page of the index of events that leads to a page of another run's: none of that run's events is given.
+#[test]
+fn events_of_another_run_are_not_given() {
+    let (_directory, path, store) = filled();
+    let now = time::from_nanos(0);
+    let event = NewEvent { kind: "tool".into(), at: now, payload: Value::Null };
+    for run in ["x1", "x2"] {
+        store.audit().start_run(&NewRun::new(id(run), id("caller"), now)).unwrap();
+        store
+            .transact(|seams| {
+                (0..3000).try_for_each(|_| seams.audit().append_event(&id(run), &event).map(drop))
+            })
+            .unwrap();
+    }
+    store.close().unwrap();
+
+    // The index has one page above its leaves: a head of 12 bytes, then where each cell lies, which begins with its child.
+    let raw = Connection::open(&path).unwrap();
+    let number = |sql: &str| raw.query_one(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
+    let size = number("PRAGMA page_size");
+    let root =
+        (number("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_events_1'") - 1) * size;
+    drop(raw);
+    let mut file = fs::read(&path).unwrap();
+    let u16_at = |at: usize| usize::from(u16::from_be_bytes([file[at], file[at + 1]]));
+    let children: Vec<usize> =
+        (0..u16_at(root + 3)).map(|cell| root + u16_at(root + 12 + 2 * cell)).collect();
+    let first = children[1];
+    let child = [file[first], file[first + 1], file[first + 2], file[first + 3]];
+    let last = children[children.len() - 1];
+    file[last..last + 4].copy_from_slice(&child);
+    fs::write(&path, file).unwrap();
+
+    let store = SqliteStore::open(&path).unwrap();
+    let run = id("x2");
+    let found: Result<Vec<_>, _> =
+        store_api::page::all(500, |page| store.audit().events(&run, page)).collect();
+    let error = found.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(!store.verify().unwrap().is_sound());
+}
+
 #[test]
 fn corruption_is_named_by_table_and_key() {
     let (_directory, path, store) = filled();
