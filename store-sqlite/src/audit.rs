@@ -1,6 +1,5 @@
 //! Run audit: runs and their events.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -14,10 +13,10 @@ use store_api::{
 use store_api::{json, page::MAX_PAGE};
 
 use crate::sums;
-use crate::tx::{Tx, column, document, next, start, text};
+use crate::tx::{Onward, Tx, column, document, next, start, text};
 
 /// Where a run stands in the order of every list of runs.
-type Position = (i64, String);
+type Position = (i64, RunId);
 
 fn key(id: &str) -> String {
     format!("runs/{id}")
@@ -45,6 +44,23 @@ pub(crate) fn read_event(row: &Row<'_>) -> Result<Event> {
     let payload = json::decode(what, payload)?;
     let content = NewEvent { kind: kind.to_owned(), at: time::from_nanos(at), payload };
     Ok(Event { run, seq: seq.cast_unsigned(), content })
+}
+
+/// An event that an index gave for `run`, and its place among those: a damaged one leads to events of other runs too,
+/// which are sound.
+pub(crate) fn read_event_of(run: &RunId, row: &Row<'_>) -> Result<(i64, Event)> {
+    let event = read_event(row)?;
+    if event.run == *run {
+        return Ok((event.seq.cast_signed(), event));
+    }
+    let what = format!("events/{}/{}", event.run, event.seq);
+    Err(Error::corrupt(what, format!("an index has it among the events of {run}")))
+}
+
+/// Where a run stands in the order of every list of runs, and the run.
+fn read_placed_run(row: &Row<'_>) -> Result<(Position, Run)> {
+    let run = read_run(row)?;
+    Ok(((time::nanos("started_at", run.started_at)?, run.id.clone()), run))
 }
 
 /// The columns that are derived from a run's document: what writes store and `verify` compares.
@@ -116,11 +132,12 @@ impl Narrowed {
     }
 
     /// Newest first, after `position` and before `to`: both are bounds from above, so the lower one is enough.
-    fn newest_first(mut self, position: Option<Position>, to: Option<DateTime<Utc>>) -> Result<Self> {
+    fn newest_first(mut self, position: Option<&Position>, to: Option<DateTime<Utc>>) -> Result<Self> {
         // No id is empty, so this position lies after all runs that started at `to` and before all older ones.
-        let to = to.map(|to| Ok::<_, Error>((time::nanos("to", to)?, String::new()))).transpose()?;
+        let to = to.map(|to| Ok::<_, Error>((time::nanos("to", to)?, ""))).transpose()?;
+        let position = position.map(|(at, id)| (*at, id.as_str()));
         if let Some((at, id)) = [position, to].into_iter().flatten().min() {
-            self.add(" AND (started_at, id) < (?, ?)", [at.into(), id.into()]);
+            self.add(" AND (started_at, id) < (?, ?)", [at.into(), id.to_owned().into()]);
         }
         self.conditions.push_str(" ORDER BY started_at DESC, id DESC");
         Ok(self)
@@ -190,19 +207,20 @@ impl Tx<'_> {
         self.execute(sql, params![run.as_str(), seq, event.kind, at, sum, payload]).map(drop)
     }
 
-    /// A page of the runs that a query gives, of those that `matches` lets through.
+    /// A page of the runs that a query gives, of those after `position` that `matches` lets through.
     fn page_of_runs(
         &self,
         list: List,
         query: Narrowed,
+        position: Option<Position>,
         page: &PageRequest,
         matches: impl Fn(&Run) -> bool,
     ) -> Result<Page<Arc<Run>>> {
-        let sql = query.sql();
-        let found = self.take(&sql, params_from_iter(query.params), page.limit() + 1, |row| {
-            let run = read_run(row)?;
-            let started_at = time::nanos("started_at", run.started_at)?;
-            Ok(matches(&run).then(|| (started_at, Arc::new(run))))
+        let (sql, onward) = (query.sql(), Onward::falling(position));
+        let found = self.take(&sql, params_from_iter(query.params), onward, page.limit() + 1, |row| {
+            let (place, run) = read_placed_run(row)?;
+            let started_at = place.0;
+            Ok((place, matches(&run).then(|| (started_at, Arc::new(run)))))
         })?;
         let position = |(started_at, run): &(i64, Arc<Run>)| (*started_at, run.id.clone());
         Ok(Page::cut(list, page, found, position)?.map(|(_, run)| run))
@@ -226,7 +244,8 @@ impl Tx<'_> {
     }
 
     fn delete_run(&self, id: &RunId) -> Result<u64> {
-        let events = self.execute("DELETE FROM events WHERE run = ?1", [id.as_str()])?;
+        let sql = "DELETE FROM events WHERE run = ?1 RETURNING run = ?1";
+        let events = self.change(|| key(id.as_str()), sql, [id.as_str()])?;
         self.execute("DELETE FROM runs WHERE id = ?1", [id.as_str()])?;
         Ok(events as u64)
     }
@@ -272,20 +291,12 @@ impl AuditStore for Tx<'_> {
 
     fn events(&self, run: &RunId, page: &PageRequest) -> Result<Page<Arc<Event>>> {
         let after: i64 = page.position(List::Events)?.unwrap_or_default();
-        let mut last = after;
         let sql =
             "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq";
-        let found = self.take(sql, params![run.as_str(), after], page.limit() + 1, |row| {
-            let event = read_event(row)?;
-            if event.run != *run || event.seq.cast_signed() <= last {
-                let what = format!("events/{}/{}", event.run, event.seq);
-                return Err(Error::corrupt(
-                    what,
-                    format!("an index has it after {last} of the events of {run}"),
-                ));
-            }
-            last = event.seq.cast_signed();
-            Ok(Some(Arc::new(event)))
+        let (params, onward) = (params![run.as_str(), after], Onward::rising(Some(after)));
+        let found = self.take(sql, params, onward, page.limit() + 1, |row| {
+            let (seq, event) = read_event_of(run, row)?;
+            Ok((seq, Some(Arc::new(event))))
         })?;
         Page::cut(List::Events, page, found, |event| event.seq)
     }
@@ -293,16 +304,16 @@ impl AuditStore for Tx<'_> {
     fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {
         let position: Option<Position> = page.position(List::Runs)?;
         filter.validate()?;
-        let query = Narrowed::by(filter)?.newest_first(position, filter.to)?;
-        self.page_of_runs(List::Runs, query, page, |run| filter.matches(run))
+        let query = Narrowed::by(filter)?.newest_first(position.as_ref(), filter.to)?;
+        self.page_of_runs(List::Runs, query, position, page, |run| filter.matches(run))
     }
 
     fn children(&self, id: &RunId, page: &PageRequest) -> Result<Page<Arc<Run>>> {
         let position: Option<Position> = page.position(List::Children)?;
         let mut query = Narrowed::by(&RunFilter::default())?;
         query.add(" AND parent = ?", [id.to_string().into()]);
-        let query = query.newest_first(position, None)?;
-        self.page_of_runs(List::Children, query, page, |run| run.parent.as_ref() == Some(id))
+        let query = query.newest_first(position.as_ref(), None)?;
+        self.page_of_runs(List::Children, query, position, page, |run| run.parent.as_ref() == Some(id))
     }
 
     fn ancestors(&self, id: &RunId) -> Result<Vec<Arc<Run>>> {
@@ -315,9 +326,9 @@ impl AuditStore for Tx<'_> {
         let mut found = Vec::new();
         self.one_moment()?;
         for skill in rules::distinct("skills", skills)? {
-            found.extend(self.take(sql, [skill.as_str()], 1, |row| {
-                let run = read_run(row)?;
-                Ok((run.skill.as_ref() == Some(&skill)).then(|| Arc::new(run)))
+            found.extend(self.take(sql, [skill.as_str()], Onward::falling(None), 1, |row| {
+                let (place, run) = read_placed_run(row)?;
+                Ok((place, (run.skill.as_ref() == Some(&skill)).then(|| Arc::new(run))))
             })?);
         }
         Ok(found)
@@ -329,22 +340,24 @@ impl AuditStore for Tx<'_> {
         let query = Narrowed::by(filter)?.newest_first(None, filter.to)?;
         let mut summing = Summing::new(filter, group_by);
         let sql = query.sql();
-        self.each(&sql, params_from_iter(query.params), |row| {
-            summing.add(&read_run(row)?);
-            Ok(ControlFlow::Continue(()))
+        let params = params_from_iter(query.params);
+        self.walk(&sql, params, Onward::falling(None), read_placed_run, |run| {
+            summing.add(&run);
+            Ok(())
         })?;
         summing.page(page)
     }
 
     fn abandon_stale(&self, before: DateTime<Utc>, now: DateTime<Utc>, max: usize) -> Result<Vec<RunId>> {
         rules::check_max(max)?;
-        let before = time::nanos("before", before)?;
+        let nanos = time::nanos("before", before)?;
         time::nanos("now", now)?;
         let sql = "SELECT id, sum, doc FROM runs WHERE status = 'running' AND started_at < ?1 \
                    ORDER BY started_at, id";
-        let stale = self.take(sql, [before], max, |row| {
-            let run = read_run(row)?;
-            Ok((run.status == RunStatus::Running).then(|| run.id.clone()))
+        let stale = self.take(sql, [nanos], Onward::rising(None), max, |row| {
+            let (place, run) = read_placed_run(row)?;
+            let is_stale = run.status == RunStatus::Running && run.started_at < before;
+            Ok((place, is_stale.then(|| run.id.clone())))
         })?;
         let finish = Finish::new(RunOutcome::Abandoned, now);
         stale.iter().try_for_each(|id| self.finish(id, &finish).map(drop))?;
@@ -357,14 +370,18 @@ impl AuditStore for Tx<'_> {
         let mut report = PurgeReport::default();
         // By pages of ids, so that no query is open on the table while rows leave it.
         let sql = "SELECT id FROM runs WHERE id > ?1 AND finished_at < ?2 ORDER BY id";
-        let mut after = String::new();
+        let mut last: Option<RunId> = None;
         loop {
-            let ids = self.take(sql, params![after, nanos], MAX_PAGE, |row| {
+            let params = params![last.as_ref().map_or("", RunId::as_str), nanos];
+            let ids = self.take(sql, params, Onward::rising(last.clone()), MAX_PAGE, |row| {
                 let id = text(row, 0)?;
-                RunId::new(id).map(Some).map_err(|e| sums::damaged(|| key(id), &e))
+                let id = RunId::new(id).map_err(|e| sums::damaged(|| key(id), &e))?;
+                Ok((id.clone(), Some(id)))
             })?;
-            let Some(last) = ids.last() else { return Ok(report) };
-            after = last.to_string();
+            last = ids.last().cloned();
+            if last.is_none() {
+                return Ok(report);
+            }
             for id in &ids {
                 if !self.find_run(id)?.is_some_and(|run| audit::is_purgeable(&run, before)) {
                     continue;
@@ -408,8 +425,9 @@ mod tests {
             (with(&|f| f.to = Some(time::from_nanos(1))), "runs_started"),
         ];
         for (filter, index) in cases {
-            for position in [None, Some((5, text.clone()))] {
-                let query = Narrowed::by(&filter).unwrap().newest_first(position, filter.to).unwrap();
+            for position in [None, Some((5, RunId::new(&text).unwrap()))] {
+                let query =
+                    Narrowed::by(&filter).unwrap().newest_first(position.as_ref(), filter.to).unwrap();
                 let plan = plan(&query.sql());
                 assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
             }

@@ -1,7 +1,5 @@
 //! Budgets: a ledger for each account, and the charges that were made under a key.
 
-use std::ops::ControlFlow;
-
 use chrono::{DateTime, Utc};
 use rusqlite::{Row, params};
 use store_api::budget::{AccountKey, ChargeKey, Charged, Ledgers};
@@ -12,7 +10,7 @@ use store_api::{
 };
 
 use crate::sums;
-use crate::tx::{Tx, column, document, text};
+use crate::tx::{Onward, Tx, column, document, text};
 
 fn account_name((caller, meter, window): &AccountKey) -> String {
     format!("accounts/{caller}/{meter}/{window}")
@@ -77,9 +75,10 @@ impl Ledgers for Tx<'_> {
     }
 
     fn forget_charges(&self, account: &AccountKey, until: i64) -> Result<()> {
-        let sql =
-            "DELETE FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4";
-        self.execute(sql, params![account.0, account.1, account.2, until]).map(drop)
+        let sql = "DELETE FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4 \
+                   RETURNING caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4";
+        let params = params![account.0, account.1, account.2, until];
+        self.change(|| account_name(account), sql, params).map(drop)
     }
 }
 
@@ -119,14 +118,16 @@ impl BudgetStore for Tx<'_> {
     }
 
     fn accounts(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<AccountUsage>> {
-        let (caller, meter, window) = page.position::<AccountKey>(List::Accounts)?.unwrap_or_default();
+        let position = page.position::<AccountKey>(List::Accounts)?;
+        let (caller, meter, window) = position.clone().unwrap_or_default();
         time::nanos("now", now)?;
         let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
                    WHERE (caller, meter, \"window\") > (?1, ?2, ?3) ORDER BY caller, meter, \"window\"";
-        let found = self.take(sql, params![caller, meter, window], page.limit() + 1, |row| {
-            let (_, account, ledger) = read_account(row)?;
+        let (params, onward) = (params![caller, meter, window], Onward::rising(position));
+        let found = self.take(sql, params, onward, page.limit() + 1, |row| {
+            let (key, account, ledger) = read_account(row)?;
             let usage = ledger.usage(&account.meter.window, now)?;
-            Ok(Some(AccountUsage { account, usage }))
+            Ok((key, Some(AccountUsage { account, usage })))
         })?;
         Page::cut(List::Accounts, page, found, |found| found.account.key())
     }
@@ -134,8 +135,9 @@ impl BudgetStore for Tx<'_> {
     fn reset(&self, account: &Account) -> Result<()> {
         let key = account.key();
         self.forget_charges(&key, i64::MAX)?;
-        let sql = "DELETE FROM accounts WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
-        match self.execute(sql, params![key.0, key.1, key.2])? {
+        let sql = "DELETE FROM accounts WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 \
+                   RETURNING caller = ?1 AND meter = ?2 AND \"window\" = ?3";
+        match self.change(|| account_name(&key), sql, params![key.0, key.1, key.2])? {
             0 => Err(Error::not_found(Entity::Account, account.to_string())),
             _ => Ok(()),
         }
@@ -147,13 +149,12 @@ impl Tx<'_> {
     pub(crate) fn each_charge(
         &self,
         account: &AccountKey,
-        mut see: impl FnMut(Result<(ChargeKey, Charged)>) -> Result<()>,
+        see: impl FnMut(Result<(ChargeKey, Charged)>) -> Result<()>,
     ) -> Result<()> {
         let sql = "SELECT key, amount, expires_at, sum FROM charges \
                    WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 ORDER BY key";
-        self.each(sql, params![account.0, account.1, account.2], |row| {
-            see(read_charge(account, row))?;
-            Ok(ControlFlow::Continue(()))
-        })
+        let params = params![account.0, account.1, account.2];
+        let read = |row: &Row<'_>| Ok((text(row, 0)?.to_owned(), read_charge(account, row)));
+        self.walk(sql, params, Onward::rising(None), read, see)
     }
 }

@@ -9,13 +9,13 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params};
 use store_api::json;
 use store_api::{
-    Agent, AgentStore, Catalog, ChannelId, Claim, Definition, DefinitionFilter, Edit, Entity, Error, Expect,
-    Lease, LeaseToken, List, Name, NewVersion, Page, PageRequest, PrincipalId, Published, Result, Revision,
-    RunState, SecretDigest, Stored, Version, VersionId, Visibility, WorkerId, lease, rules, time,
+    Agent, AgentId, AgentStore, Catalog, ChannelId, Claim, Definition, DefinitionFilter, Edit, Entity, Error,
+    Expect, Lease, LeaseToken, List, Name, NewVersion, Page, PageRequest, PrincipalId, Published, Result,
+    Revision, RunState, SecretDigest, Stored, Version, VersionId, Visibility, WorkerId, lease, rules, time,
 };
 
 use crate::sums::{self, LeaseColumns, RunColumns};
-use crate::tx::{Tx, column, document, optional_text, text};
+use crate::tx::{Onward, Tx, column, document, optional_text, text};
 use crate::versions;
 
 /// The columns that [`read`] reads, of a table or join that calls them `d`.
@@ -156,8 +156,10 @@ impl Tx<'_> {
     fn set_run_state<D: Definition>(&self, id: &D::Id, state: &RunState) -> Result<()> {
         let columns = RunColumns::of(state)?;
         let sql = "UPDATE definitions SET next_run_at = ?3, last_run_at = ?4, lease_worker = ?5, \
-                   lease_until = ?6, lease_token = ?7, run_sum = ?8 WHERE kind = ?1 AND id = ?2 AND scheduled";
-        let changed = self.execute(
+                   lease_until = ?6, lease_token = ?7, run_sum = ?8 WHERE kind = ?1 AND id = ?2 AND scheduled \
+                   RETURNING kind = ?1 AND id = ?2";
+        let changed = self.change(
+            || key::<D>(id.as_ref()),
             sql,
             params![
                 D::KIND.code(),
@@ -300,25 +302,25 @@ impl Tx<'_> {
         keep: impl Fn(&RunState) -> bool,
     ) -> Result<Vec<(i64, Stored<D>)>> {
         let now = time::nanos("now", now)?;
-        let (at, id) = position.unwrap_or((i64::MIN, String::new()));
+        let (at, id) = position.as_ref().map_or((i64::MIN, ""), |(at, id)| (*at, id));
         let sql = concat!(
             "SELECT ",
             columns!(),
             " FROM definitions d WHERE kind = ?1 AND next_run_at <= ?2 AND (next_run_at, id) > (?3, ?4) \
              ORDER BY next_run_at, id"
         );
-        self.take(sql, params![D::KIND.code(), now, at, id], limit, |row| {
-            let state = run_state::<D>(text(row, 0)?, row, 2)?;
-            if !keep(&state) {
-                return Ok(None);
-            }
-            Ok(Some((column(row, 2)?, read_with(state, row)?)))
+        let params = params![D::KIND.code(), now, at, id];
+        self.take(sql, params, Onward::rising(position.clone()), limit, |row| {
+            let (at, id) = (column(row, 2)?, text(row, 0)?);
+            let state = run_state::<D>(id, row, 2)?;
+            let kept = keep(&state).then(|| Ok::<_, Error>((at, read_with(state, row)?)));
+            Ok(((at, id.to_owned()), kept.transpose()?))
         })
     }
 }
 
 /// The query behind a list: every part of a filter narrows it, and [`DefinitionFilter::matches`] decides.
-fn list_query<D: Definition>(filter: &DefinitionFilter, after: String) -> (String, Vec<Value>) {
+fn list_query<D: Definition>(filter: &DefinitionFilter, after: &str) -> (String, Vec<Value>) {
     let from = match filter.tag {
         Some(_) => {
             " FROM facets f CROSS JOIN definitions d ON d.kind = f.kind AND d.id = f.id \
@@ -327,7 +329,7 @@ fn list_query<D: Definition>(filter: &DefinitionFilter, after: String) -> (Strin
         None => " FROM definitions d WHERE d.kind = ?1 AND d.id > ?2",
     };
     let mut sql = format!("SELECT {}{from}", columns!());
-    let mut params = vec![Value::from(i64::from(D::KIND.code())), Value::from(after)];
+    let mut params = vec![Value::from(i64::from(D::KIND.code())), Value::from(after.to_owned())];
     if let Some(tag) = &filter.tag {
         params.push(tag.to_string().into());
     }
@@ -372,11 +374,12 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn list(&self, filter: &DefinitionFilter, page: &PageRequest) -> Result<Page<Stored<D>>> {
-        let after: Option<String> = page.position(D::KIND.list())?;
-        let (sql, params) = list_query::<D>(filter, after.unwrap_or_default());
-        let found = self.take(&sql, rusqlite::params_from_iter(params), page.limit() + 1, |row| {
+        let after: Option<D::Id> = page.position(D::KIND.list())?;
+        let (sql, params) = list_query::<D>(filter, after.as_ref().map_or("", D::Id::as_ref));
+        let (params, onward) = (rusqlite::params_from_iter(params), Onward::rising(after));
+        let found = self.take(&sql, params, onward, page.limit() + 1, |row| {
             let found = read::<D>(row)?;
-            Ok(filter.matches(&*found).then_some(found))
+            Ok((found.doc.id().clone(), filter.matches(&*found).then_some(found)))
         })?;
         Page::cut(D::KIND.list(), page, found, |found| found.doc.id().clone())
     }
@@ -561,17 +564,18 @@ impl AgentStore for Tx<'_> {
     }
 
     fn by_channel(&self, channel: &ChannelId, page: &PageRequest) -> Result<Page<Stored<Agent>>> {
-        let after: Option<String> = page.position(List::ChannelAgents)?;
+        let after: Option<AgentId> = page.position(List::ChannelAgents)?;
         let sql = concat!(
             "SELECT ",
             columns!(),
             " FROM facets f CROSS JOIN definitions d ON d.kind = f.kind AND d.id = f.id \
              WHERE f.kind = ?1 AND f.field = 'channel' AND f.term = ?2 AND f.id > ?3 ORDER BY f.id"
         );
-        let params = params![Agent::KIND.code(), channel.as_str(), after.unwrap_or_default()];
-        let found = self.take(sql, params, page.limit() + 1, |row| {
+        let params =
+            params![Agent::KIND.code(), channel.as_str(), after.as_ref().map_or("", AgentId::as_str)];
+        let found = self.take(sql, params, Onward::rising(after.clone()), page.limit() + 1, |row| {
             let found = read::<Agent>(row)?;
-            Ok(found.doc.channel_filter.contains(channel).then_some(found))
+            Ok((found.doc.id.clone(), found.doc.channel_filter.contains(channel).then_some(found)))
         })?;
         Page::cut(List::ChannelAgents, page, found, |found| found.doc.id.clone())
     }
@@ -597,7 +601,7 @@ mod tests {
             ),
             (DefinitionFilter { visible_to: owner, ..Default::default() }, "sqlite_autoindex_definitions_1"),
         ] {
-            let plan = plan(&list_query::<Skill>(&filter, String::new()).0);
+            let plan = plan(&list_query::<Skill>(&filter, "").0);
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
         }
         let due = "SELECT id FROM definitions WHERE kind = ?1 AND next_run_at <= ?2 \

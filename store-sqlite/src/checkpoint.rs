@@ -12,7 +12,7 @@ use store_api::{
 };
 
 use crate::sums::{self, LeaseColumns};
-use crate::tx::{Tx, column, document, optional_text, text};
+use crate::tx::{Onward, Tx, column, document, optional_text, text};
 
 fn key(run: &str) -> String {
     format!("checkpoints/{run}")
@@ -132,16 +132,21 @@ impl CheckpointStore for Tx<'_> {
     }
 
     fn delete(&self, run: &RunId) -> Result<()> {
-        match self.execute("DELETE FROM checkpoints WHERE run = ?1", [run.as_str()])? {
+        let sql = "DELETE FROM checkpoints WHERE run = ?1 RETURNING run = ?1";
+        match self.change(|| key(run.as_str()), sql, [run.as_str()])? {
             0 => Err(not_found(run)),
             _ => Ok(()),
         }
     }
 
     fn interrupted(&self, page: &PageRequest) -> Result<Page<Interrupted>> {
-        let after: String = page.position(List::Interrupted)?.unwrap_or_default();
+        let after: Option<RunId> = page.position(List::Interrupted)?;
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints WHERE run > ?1 ORDER BY run");
-        let found = self.take(sql, [after], page.limit() + 1, |row| read(row).map(Some))?;
+        let params = [after.as_ref().map_or("", RunId::as_str).to_owned()];
+        let found = self.take(sql, params, Onward::rising(after), page.limit() + 1, |row| {
+            let found = read(row)?;
+            Ok((found.checkpoint.run.clone(), Some(found)))
+        })?;
         Page::cut(List::Interrupted, page, found, |found| found.checkpoint.run.clone())
     }
 
@@ -162,11 +167,9 @@ impl CheckpointStore for Tx<'_> {
         rules::check_max(max)?;
         lease::end(now, length)?;
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints ORDER BY run");
-        let mut free = self.take(sql, [], max, |row| {
-            if !lease::claimable(read_head(row)?.lease.as_ref(), now) {
-                return Ok(None);
-            }
-            read(row).map(Some)
+        let mut free = self.take(sql, [], Onward::rising(None), max, |row| {
+            let is_free = lease::claimable(read_head(row)?.lease.as_ref(), now);
+            Ok((text(row, 0)?.to_owned(), is_free.then(|| read(row)).transpose()?))
         })?;
         for found in &mut free {
             let checkpoint = &found.checkpoint;

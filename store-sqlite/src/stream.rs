@@ -1,82 +1,84 @@
 //! The record stream: everything that the store holds, out and in, one record in memory at a time.
 
-use std::ops::ControlFlow;
-
-use rusqlite::params;
+use rusqlite::{Row, params};
 use store_api::budget::Ledgers;
 use store_api::{
     AccountRecord, Agent, ChargeRecord, CheckpointRecord, Counter, Definition, DefinitionRecord, EngineTx,
-    Error, Record, Result, RunId, Skill, Stored, Version,
+    Error, Interrupted, Record, Result, RunId, Skill, Stored, Version,
 };
 
 use crate::catalog;
-use crate::tx::Tx;
+use crate::tx::{Onward, Tx};
 use crate::{audit, budget, checkpoint, versions};
-
-const GO_ON: ControlFlow<()> = ControlFlow::Continue(());
 
 type Sink<'s> = dyn FnMut(Record) -> Result<()> + 's;
 
 impl Tx<'_> {
     fn export_definitions<D: Definition>(&self, sink: &mut Sink<'_>) -> Result<()> {
         let sql = concat!("SELECT ", catalog::columns!(), " FROM definitions d WHERE kind = ?1 ORDER BY id");
-        self.each(sql, [D::KIND.code()], |row| {
-            let Stored { doc, revision } = catalog::read::<D>(row)?;
+        let read = |row: &Row<'_>| {
+            let found = catalog::read::<D>(row)?;
+            Ok((found.doc.id().clone(), found))
+        };
+        self.walk(sql, [D::KIND.code()], Onward::rising(None), read, |Stored { doc, revision }| {
             let id = doc.id().clone();
             let last_seq = self.last_seq::<D>(&id)?;
             sink(D::record(DefinitionRecord { doc, revision, last_seq }))?;
-            self.export_versions::<D>(&id, sink)?;
-            Ok(GO_ON)
+            self.export_versions::<D>(&id, sink)
         })
     }
 
     fn export_versions<D: Definition>(&self, id: &D::Id, sink: &mut Sink<'_>) -> Result<()> {
         let columns = versions::COLUMNS;
         let sql = format!("SELECT {columns} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq");
-        self.each(&sql, params![D::KIND.code(), id.as_ref()], |row| {
-            sink(D::version_record(versions::read(row)?))?;
-            Ok(GO_ON)
-        })
+        let (params, read) =
+            (params![D::KIND.code(), id.as_ref()], |row: &Row<'_>| versions::read_of(id, row));
+        self.walk(&sql, params, Onward::rising(None), read, |version| sink(D::version_record(version)))
     }
 
     fn export_accounts(&self, sink: &mut Sink<'_>) -> Result<()> {
         let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
                    ORDER BY caller, meter, \"window\"";
-        self.each(sql, [], |row| {
+        let read = |row: &Row<'_>| {
             let (key, account, ledger) = budget::read_account(row)?;
+            Ok((key.clone(), (key, account, ledger)))
+        };
+        self.walk(sql, [], Onward::rising(None), read, |(key, account, ledger)| {
             sink(Record::Account(AccountRecord { account: account.clone(), ledger }))?;
             self.each_charge(&key, |charge| {
                 let (key, charged) = charge?;
                 sink(Record::Charge(ChargeRecord { account: account.clone(), key, charged }))
-            })?;
-            Ok(GO_ON)
+            })
         })
     }
 
     fn export_runs(&self, sink: &mut Sink<'_>) -> Result<()> {
-        self.each("SELECT id, sum, doc FROM runs ORDER BY id", [], |row| {
+        let sql = "SELECT id, sum, doc FROM runs ORDER BY id";
+        let read = |row: &Row<'_>| {
             let run = audit::read_run(row)?;
+            Ok((run.id.clone(), run))
+        };
+        self.walk(sql, [], Onward::rising(None), read, |run| {
             let id = run.id.clone();
             sink(Record::Run(run))?;
-            self.export_events(&id, sink)?;
-            Ok(GO_ON)
+            self.export_events(&id, sink)
         })
     }
 
     fn export_events(&self, run: &RunId, sink: &mut Sink<'_>) -> Result<()> {
         let sql = "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 ORDER BY seq";
-        self.each(sql, [run.as_str()], |row| {
-            sink(Record::Event(audit::read_event(row)?))?;
-            Ok(GO_ON)
-        })
+        let read = |row: &Row<'_>| audit::read_event_of(run, row);
+        self.walk(sql, [run.as_str()], Onward::rising(None), read, |event| sink(Record::Event(event)))
     }
 
     fn export_checkpoints(&self, sink: &mut Sink<'_>) -> Result<()> {
         let sql = concat!("SELECT ", checkpoint::columns!(), " FROM checkpoints ORDER BY run");
-        self.each(sql, [], |row| {
+        let read = |row: &Row<'_>| {
             let found = checkpoint::read(row)?;
-            sink(Record::Checkpoint(CheckpointRecord { checkpoint: found.checkpoint, lease: found.lease }))?;
-            Ok(GO_ON)
+            Ok((found.checkpoint.run.clone(), found))
+        };
+        self.walk(sql, [], Onward::rising(None), read, |Interrupted { checkpoint, lease }| {
+            sink(Record::Checkpoint(CheckpointRecord { checkpoint, lease }))
         })
     }
 

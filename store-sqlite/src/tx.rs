@@ -1,6 +1,8 @@
 //! A transaction: every statement goes through here.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
+use std::fmt::Debug;
 use std::ops::ControlFlow;
 
 use rusqlite::types::FromSql;
@@ -11,6 +13,39 @@ use store_api::{
 
 use crate::pool::Lent;
 use crate::{error, sums, unit};
+
+/// Where a walk over the rows of a query has come to, by the key that orders them.
+///
+/// SQLite follows a damaged index wherever it leads, also back to where it came from. A walk that went along would give
+/// a record twice, or never end; so each key has to lie further on than the one before.
+pub(crate) struct Onward<K> {
+    goes: Ordering,
+    last: Option<K>,
+}
+
+impl<K: Ord + Debug> Onward<K> {
+    /// A walk through rising keys, beyond `after`.
+    pub(crate) fn rising(after: Option<K>) -> Self {
+        Onward { goes: Ordering::Greater, last: after }
+    }
+
+    /// A walk through falling keys, beyond `before`.
+    pub(crate) fn falling(before: Option<K>) -> Self {
+        Onward { goes: Ordering::Less, last: before }
+    }
+
+    fn step(&mut self, next: K) -> Result<()> {
+        match &self.last {
+            Some(last) if next.cmp(last) != self.goes => {
+                Err(Error::corrupt("database index", format!("leads from {last:?} back to {next:?}")))
+            }
+            _ => {
+                self.last = Some(next);
+                Ok(())
+            }
+        }
+    }
+}
 
 /// A transaction or a snapshot on a connection. It is the same type for both: a snapshot's connection cannot write.
 pub(crate) struct Tx<'c> {
@@ -82,6 +117,9 @@ impl<'c> Tx<'c> {
     }
 
     /// The first row of a query, if there is one.
+    ///
+    /// A search for a key ends at an entry that SQLite has compared with it, however damaged the rest of the index
+    /// is; that the entry leads to its own row, the row's checksum tells.
     pub(crate) fn first<T>(
         &self,
         sql: &str,
@@ -96,6 +134,23 @@ impl<'c> Tx<'c> {
     /// Whether a query gives any row.
     pub(crate) fn any(&self, sql: &str, params: impl Params) -> Result<bool> {
         Ok(self.first(sql, params, |_| Ok(()))?.is_some())
+    }
+
+    /// Runs a statement that changes rows which nothing has read before, and gives back of each whether it was meant:
+    /// the row itself is asked, for the index that leads to it may be damaged. Says how many there were.
+    pub(crate) fn change(
+        &self,
+        what: impl FnOnce() -> String,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<usize> {
+        let (mut changed, mut all_meant) = (0, true);
+        self.each(sql, params, |row| {
+            changed += 1;
+            all_meant &= column::<bool>(row, 0)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if all_meant { Ok(changed) } else { Err(Error::corrupt(what(), "an index leads to another row")) }
     }
 
     /// Shows each row of a query to `see`, until it breaks off. One row is in memory at a time.
@@ -115,17 +170,38 @@ impl<'c> Tx<'c> {
         Ok(())
     }
 
-    /// Up to `limit` rows of a query that `read` does not pass over.
-    pub(crate) fn take<T>(
+    /// Shows `see` what `read` makes of each row of a query that has an order; `read` gives the row's key in it too.
+    pub(crate) fn walk<K: Ord + Debug, T>(
         &self,
         sql: &str,
         params: impl Params,
+        mut onward: Onward<K>,
+        mut read: impl FnMut(&Row<'_>) -> Result<(K, T)>,
+        mut see: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        self.each(sql, params, |row| {
+            let (key, item) = read(row)?;
+            onward.step(key)?;
+            see(item)?;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// The first rows of a query that has an order, up to `limit` of those that `read` does not pass over. It gives
+    /// the key of each.
+    pub(crate) fn take<K: Ord + Debug, T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut onward: Onward<K>,
         limit: usize,
-        mut read: impl FnMut(&Row<'_>) -> Result<Option<T>>,
+        mut read: impl FnMut(&Row<'_>) -> Result<(K, Option<T>)>,
     ) -> Result<Vec<T>> {
         let mut found = Vec::new();
         self.each(sql, params, |row| {
-            found.extend(read(row)?);
+            let (key, item) = read(row)?;
+            onward.step(key)?;
+            found.extend(item);
             Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         Ok(found)

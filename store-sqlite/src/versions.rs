@@ -8,8 +8,8 @@ use rusqlite::{Row, params};
 use store_api::json::{self, Extra};
 use store_api::{Definition, Entity, Error, NewVersion, PrincipalId, Result, Version, VersionId, rules};
 
-use crate::sums;
-use crate::tx::{Tx, column, document, text};
+use crate::tx::{Onward, Tx, column, document, text};
+use crate::{catalog, sums};
 
 /// The columns that [`read`] reads.
 pub(crate) const COLUMNS: &str = "definition, seq, id, pinned, sum, doc";
@@ -100,6 +100,13 @@ fn check_owner<D: Definition>(asked: &D::Id, definition: &str, id: &str) -> Resu
     Err(Error::corrupt(key(id), format!("an index has it among the versions of {:?}", asked.as_ref())))
 }
 
+/// A version that an index gave for `asked`, and its place among those.
+pub(crate) fn read_of<D: Definition>(asked: &D::Id, row: &Row<'_>) -> Result<(i64, Version<D>)> {
+    let version: Version<D> = read(row)?;
+    check_owner::<D>(asked, version.snapshot.id().as_ref(), version.id.as_str())?;
+    Ok((version.seq.cast_signed(), version))
+}
+
 impl Tx<'_> {
     /// Whether a version id is free, among skills and agents together.
     pub(crate) fn check_version_id(&self, id: &VersionId) -> Result<()> {
@@ -136,10 +143,10 @@ impl Tx<'_> {
         let sql = format!(
             "SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 AND seq < ?3 ORDER BY seq DESC"
         );
-        self.take(&sql, params![D::KIND.code(), id.as_ref(), before], limit, |row| {
-            let version: Version<D> = read(row)?;
-            check_owner::<D>(id, version.snapshot.id().as_ref(), version.id.as_str())?;
-            Ok(Some(Arc::new(version)))
+        let params = params![D::KIND.code(), id.as_ref(), before];
+        self.take(&sql, params, Onward::falling(Some(before)), limit, |row| {
+            let (seq, version) = read_of::<D>(id, row)?;
+            Ok((seq, Some(Arc::new(version))))
         })
     }
 
@@ -164,10 +171,11 @@ impl Tx<'_> {
     pub(crate) fn prune<D: Definition>(&self, id: &D::Id, keep: usize) -> Result<u64> {
         let sql =
             format!("SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq DESC");
-        let versions = self.take(&sql, params![D::KIND.code(), id.as_ref()], usize::MAX, |row| {
+        let params = params![D::KIND.code(), id.as_ref()];
+        let versions = self.take(&sql, params, Onward::falling(None), usize::MAX, |row| {
             let found = check::<D>(row)?;
             check_owner::<D>(id, found.definition, found.id)?;
-            Ok(Some((found.seq.cast_unsigned(), found.pinned)))
+            Ok((found.seq, Some((found.seq.cast_unsigned(), found.pinned))))
         })?;
         let removed = rules::prunable(versions, keep);
         let sql = "DELETE FROM versions WHERE kind = ?1 AND definition = ?2 AND seq = ?3";
@@ -178,7 +186,8 @@ impl Tx<'_> {
     }
 
     pub(crate) fn delete_versions<D: Definition>(&self, id: &D::Id) -> Result<()> {
-        let sql = "DELETE FROM versions WHERE kind = ?1 AND definition = ?2";
-        self.execute(sql, params![D::KIND.code(), id.as_ref()]).map(drop)
+        let sql = "DELETE FROM versions WHERE kind = ?1 AND definition = ?2 \
+                   RETURNING kind = ?1 AND definition = ?2";
+        self.change(|| catalog::key::<D>(id.as_ref()), sql, params![D::KIND.code(), id.as_ref()]).map(drop)
     }
 }

@@ -14,8 +14,8 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use store_api::{
     Account, Agent, AgentId, Amount, Charge, Checkpoint, ErrorKind, Expect, Finish, IdempotencyKey,
-    MeterName, NewEvent, NewRun, NewVersion, PageRequest, PrincipalId, RunOutcome, Schedule, Seams, Skill,
-    Store, StoreExt, Tag, VersionId, Visibility, Window, WorkerId, time,
+    MeterName, NewEvent, NewRun, NewVersion, PrincipalId, RunOutcome, Schedule, Seams, Skill, Store,
+    StoreExt, Tag, VersionId, Visibility, Window, WorkerId, time,
 };
 use store_sqlite::SqliteStore;
 
@@ -225,83 +225,6 @@ fn an_index_that_lies_leads_nowhere() {
     assert_eq!(last_run_of("s"), 1);
     raw.execute("UPDATE runs SET skill = 'other'", []).unwrap();
     assert_eq!((last_run_of("other"), last_run_of("s")), (0, 0));
-}
-
-/// One bit in the index of versions, where it holds the kind, puts a version of one agent before those of another.
-/// They were listed together, and pruning counted them together.
-#[test]
-fn versions_of_another_definition_are_not_given() {
-    let (_directory, path, store) = filled();
-    let now = time::from_nanos(0);
-    let b = Agent::new(id("b"), id("owner"), id("b"));
-    store.agents().save(&b, Expect::Any).unwrap();
-    for version in ["b1", "b2", "b3"] {
-        let version = NewVersion::new(id(version), b.clone(), id("owner"), now);
-        store.agents().append_version(&version).unwrap();
-    }
-    store.close().unwrap();
-
-    // An entry of the index: the length of its head, the types of kind, definition, seq and rowid, and what they hold;
-    // a seq of 1 is in its type. The version of agent `a` was the second.
-    let entry = [5, 1, 15, 9, 1, 2, b'a', 2];
-    let mut file = fs::read(&path).unwrap();
-    let found: Vec<usize> =
-        file.windows(entry.len()).enumerate().filter(|(_, at)| *at == entry).map(|(at, _)| at).collect();
-    let [at] = found[..] else { panic!("{found:?}") };
-    file[at + 5] ^= 1;
-    fs::write(&path, file).unwrap();
-
-    let store = SqliteStore::open(&path).unwrap();
-    let corrupt = |error: store_api::Error| {
-        assert_eq!(error.kind(), ErrorKind::Corrupt);
-        assert!(error.to_string().starts_with("corrupt versions/v2"), "{error}");
-    };
-    corrupt(store.agents().versions(&id("b"), &PageRequest::default()).unwrap_err());
-    corrupt(store.agents().prune_versions(&id("b"), 3).unwrap_err());
-    assert_eq!(store.agents().latest(&id("b")).unwrap().unwrap().seq, 3);
-    assert!(!store.verify().unwrap().is_sound());
-}
-
-/// A page of the index of events that leads to a page of another run's: none of that run's events is given.
-#[test]
-fn events_of_another_run_are_not_given() {
-    let (_directory, path, store) = filled();
-    let now = time::from_nanos(0);
-    let event = NewEvent { kind: "tool".into(), at: now, payload: Value::Null };
-    for run in ["x1", "x2"] {
-        store.audit().start_run(&NewRun::new(id(run), id("caller"), now)).unwrap();
-        store
-            .transact(|seams| {
-                (0..3000).try_for_each(|_| seams.audit().append_event(&id(run), &event).map(drop))
-            })
-            .unwrap();
-    }
-    store.close().unwrap();
-
-    // The index has one page above its leaves: a head of 12 bytes, then where each cell lies, which begins with its child.
-    let raw = Connection::open(&path).unwrap();
-    let number = |sql: &str| raw.query_one(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
-    let size = number("PRAGMA page_size");
-    let root =
-        (number("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_events_1'") - 1) * size;
-    drop(raw);
-    let mut file = fs::read(&path).unwrap();
-    let u16_at = |at: usize| usize::from(u16::from_be_bytes([file[at], file[at + 1]]));
-    let children: Vec<usize> =
-        (0..u16_at(root + 3)).map(|cell| root + u16_at(root + 12 + 2 * cell)).collect();
-    let first = children[1];
-    let child = [file[first], file[first + 1], file[first + 2], file[first + 3]];
-    let last = children[children.len() - 1];
-    file[last..last + 4].copy_from_slice(&child);
-    fs::write(&path, file).unwrap();
-
-    let store = SqliteStore::open(&path).unwrap();
-    let run = id("x2");
-    let found: Result<Vec<_>, _> =
-        store_api::page::all(500, |page| store.audit().events(&run, page)).collect();
-    let error = found.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    assert!(!store.verify().unwrap().is_sound());
 }
 
 #[test]
