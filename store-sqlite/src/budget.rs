@@ -75,9 +75,14 @@ impl Ledgers for Tx<'_> {
     }
 
     fn forget_charges(&self, account: &AccountKey, until: i64) -> Result<()> {
+        let params = params![account.0, account.1, account.2, until];
+        let sql =
+            "SELECT 1 FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4";
+        if !self.any(sql, params)? {
+            return Ok(());
+        }
         let sql = "DELETE FROM charges WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4 \
                    RETURNING caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND expires_at <= ?4";
-        let params = params![account.0, account.1, account.2, until];
         self.change(|| account_name(account), sql, params).map(drop)
     }
 }

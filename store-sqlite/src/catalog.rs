@@ -48,6 +48,13 @@ pub(crate) fn key<D: Definition>(id: &str) -> String {
     format!("definitions/{}/{id}", D::KIND.entity())
 }
 
+/// Where a definition stands in the order of those that are due: its next time, then its id.
+type DuePlace<D> = (i64, <D as Definition>::Id);
+
+fn stored_id<D: Definition>(id: &str) -> Result<D::Id> {
+    D::Id::try_from(id.to_owned()).map_err(|e| sums::damaged(|| key::<D>(id), &e))
+}
+
 fn not_found<D: Definition>(id: &D::Id) -> Error {
     Error::not_found(D::KIND.entity(), id.as_ref())
 }
@@ -152,14 +159,15 @@ impl Tx<'_> {
         }
     }
 
-    /// Moves the run state, all of it, in one statement that reads nothing: what makes marks and edits commute.
+    /// Moves the run state, all of it, in one statement that reads nothing: what makes marks and edits commute. An
+    /// index finds the row, and the row itself says whether it is the right one.
     fn set_run_state<D: Definition>(&self, id: &D::Id, state: &RunState) -> Result<()> {
         let columns = RunColumns::of(state)?;
         let sql = "UPDATE definitions SET next_run_at = ?3, last_run_at = ?4, lease_worker = ?5, \
-                   lease_until = ?6, lease_token = ?7, run_sum = ?8 WHERE kind = ?1 AND id = ?2 AND scheduled \
-                   RETURNING kind = ?1 AND id = ?2";
-        let changed = self.change(
-            || key::<D>(id.as_ref()),
+                   lease_until = ?6, lease_token = ?7, run_sum = ?8 \
+                   WHERE rowid = (SELECT rowid FROM definitions WHERE kind = ?1 AND id = ?2) \
+                     AND +kind = ?1 AND +id = ?2 AND scheduled";
+        let changed = self.execute(
             sql,
             params![
                 D::KIND.code(),
@@ -174,8 +182,10 @@ impl Tx<'_> {
         )?;
         match changed {
             1 => Ok(()),
-            _ if self.exists::<D>(id)? => Err(Error::not_found(Entity::Schedule, id.as_ref())),
-            _ => Err(not_found::<D>(id)),
+            _ => {
+                self.run_state::<D>(id)?;
+                Err(Error::corrupt(key::<D>(id.as_ref()), "an index leads to another row"))
+            }
         }
     }
 
@@ -293,16 +303,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The due definitions after `position`, as (next_run_at, definition), up to `limit` of those that `keep` keeps.
+    /// The due definitions after `position`, each with its place, up to `limit` of those that `keep` keeps.
     fn due_after<D: Definition>(
         &self,
         now: DateTime<Utc>,
-        position: Option<(i64, String)>,
+        position: Option<DuePlace<D>>,
         limit: usize,
         keep: impl Fn(&RunState) -> bool,
-    ) -> Result<Vec<(i64, Stored<D>)>> {
+    ) -> Result<Vec<(DuePlace<D>, Stored<D>)>> {
         let now = time::nanos("now", now)?;
-        let (at, id) = position.as_ref().map_or((i64::MIN, ""), |(at, id)| (*at, id));
+        let (at, id) = position.as_ref().map_or((i64::MIN, ""), |(at, id)| (*at, id.as_ref()));
         let sql = concat!(
             "SELECT ",
             columns!(),
@@ -313,8 +323,10 @@ impl Tx<'_> {
         self.take(sql, params, Onward::rising(position.clone()), limit, |row| {
             let (at, id) = (column(row, 2)?, text(row, 0)?);
             let state = run_state::<D>(id, row, 2)?;
-            let kept = keep(&state).then(|| Ok::<_, Error>((at, read_with(state, row)?)));
-            Ok(((at, id.to_owned()), kept.transpose()?))
+            let kept = keep(&state).then(|| read_with::<D>(state, row)).transpose()?;
+            let id = kept.as_ref().map_or_else(|| stored_id::<D>(id), |found| Ok(found.doc.id().clone()))?;
+            let place = (at, id);
+            Ok((place.clone(), kept.map(|found| (place, found))))
         })
     }
 }
@@ -469,9 +481,9 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {
-        let position: Option<(i64, String)> = page.position(D::KIND.due())?;
+        let position = page.position(D::KIND.due())?;
         let found = self.due_after::<D>(now, position, page.limit() + 1, |_| true)?;
-        let position = |(at, found): &(i64, Stored<D>)| (*at, found.doc.id().clone());
+        let position = |(place, _): &(DuePlace<D>, Stored<D>)| place.clone();
         Ok(Page::cut(D::KIND.due(), page, found, position)?.map(|(_, found)| found))
     }
 
@@ -502,7 +514,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         lease::end(now, length)?;
         let free = |state: &RunState| lease::claimable(state.lease.as_ref(), now);
         let found = self.due_after::<D>(now, None, max, free)?;
-        let claim = |(due_at, found): (i64, Stored<D>)| {
+        let claim = |((due_at, _), found): (DuePlace<D>, Stored<D>)| {
             let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, length)?;
             let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             let state = RunState { lease: Some(lease.clone()), ..state };

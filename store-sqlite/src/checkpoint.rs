@@ -132,10 +132,12 @@ impl CheckpointStore for Tx<'_> {
     }
 
     fn delete(&self, run: &RunId) -> Result<()> {
-        let sql = "DELETE FROM checkpoints WHERE run = ?1 RETURNING run = ?1";
-        match self.change(|| key(run.as_str()), sql, [run.as_str()])? {
-            0 => Err(not_found(run)),
-            _ => Ok(()),
+        // An index finds the row, and the row itself says whether it is the right one.
+        let sql = "DELETE FROM checkpoints WHERE rowid = (SELECT rowid FROM checkpoints WHERE run = ?1) AND +run = ?1";
+        match self.execute(sql, [run.as_str()])? {
+            1 => Ok(()),
+            _ if self.head(run)?.is_none() => Err(not_found(run)),
+            _ => Err(Error::corrupt(key(run.as_str()), "an index leads to another row")),
         }
     }
 
