@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CAMPAIGN, Found, Series, Subject, try_flip};
+use super::{CAMPAIGN, Found, Series, try_flip};
 use crate::CHILD;
-use crate::engines::Engine;
 use crate::report::{Attempt, Broken};
 
 /// Which flips of a series a child is to try: from `first` on, each `step`th.
@@ -88,8 +87,7 @@ pub(super) fn main(arguments: &[String]) {
 fn work(arguments: &[String]) -> Attempt {
     let orders: Orders = serde_json::from_str(arguments.first().ok_or("no orders")?)?;
     let series = &orders.series;
-    let engine = Engine::named(&series.engine).ok_or("no such engine")?;
-    let subject = Subject::new(engine, series.closed)?;
+    let subject = series.subject()?;
     let step = usize::try_from(orders.step)?;
     for number in (orders.first..series.count).step_by(step) {
         say(&Said::Tries(number))?;

@@ -10,27 +10,27 @@
 
 mod child;
 mod questions;
+mod subject;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use contract_tests::fixture::{at, charge, checkpoint, event, id, records, skill, version};
-use contract_tests::laws::moves::fill;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use safe_files::with_suffix;
 use serde::{Deserialize, Serialize};
-use store::{Account, Durability, ErrorKind, Expect, Result, Seams, Store, describe};
+use store::{Durability, ErrorKind, Store, describe};
 
 use super::{Campaign, Plan};
 use crate::engines::Engine;
 use crate::place::scratch;
 use crate::report::{Attempt, Broken, Line};
 use child::Orders;
-use questions::{Answer, Question, export, questions};
+use questions::{Answer, export};
+use subject::{COMMITS, Subject, go_on};
 
 const NAME: &str = "rot";
 
@@ -45,95 +45,34 @@ pub(super) const CAMPAIGN: Campaign = Campaign {
 const SHORT: u64 = 4_000;
 const FULL: u64 = 100_000;
 
+/// How many of them in a large store, in which every flip takes long.
+const SHORT_LARGE: u64 = 100;
+const FULL_LARGE: u64 = 5_000;
+
 /// How many bits a redb file begins with that tell what it is, which of its two commits counts, and what they are.
 const HEADER_BITS: u64 = 320 * 8;
 
 /// The byte and the bit by which it says which of them counts.
 const WHICH_COMMIT: (usize, u8) = (9, 0);
 
-/// How many commits come after the sample.
-const COMMITS: u64 = 8;
-
 fn run(plan: &Plan, give: &mut dyn FnMut(Line)) {
     let each = plan.count(SHORT, FULL).div_ceil(4);
     for engine in Engine::ALL.into_iter().filter(|engine| plan.wants(engine.name())) {
-        for closed in [true, false] {
-            let what = if closed { "closed in order" } else { "not closed" };
+        let mut series = |what: &str, aim, count| {
+            let series = Series { engine: engine.name().to_owned(), aim, seed: plan.seed, count };
             let line = Line::new(NAME, engine.name(), what);
-            let anywhere =
-                Series { engine: engine.name().to_owned(), closed, seed: Some(plan.seed), count: each };
-            give(line.attempt(plan.seed, "flips", |line| flips(&anywhere, line)));
-            if engine == Engine::Redb {
-                let line = Line::new(NAME, engine.name(), format!("each bit of the header, {what}"));
-                let count = plan.count(HEADER_BITS, HEADER_BITS).min(HEADER_BITS);
-                let header = Series { seed: None, count, ..anywhere };
-                give(line.attempt(plan.seed, "flips", |line| flips(&header, line)));
-            }
+            give(line.attempt(plan.seed, "flips", |line| flips(&series, line)));
+        };
+        series("closed in order", Aim::Anywhere { closed: true }, each);
+        series("not closed", Aim::Anywhere { closed: false }, each);
+        if engine == Engine::Redb {
+            let bits = plan.count(HEADER_BITS, HEADER_BITS).min(HEADER_BITS);
+            series("each bit of the header, closed in order", Aim::Header { closed: true }, bits);
+            series("each bit of the header, not closed", Aim::Header { closed: false }, bits);
         }
+        series("a large store, above the leaves", Aim::AboveLeaves, plan.count(SHORT_LARGE, FULL_LARGE));
         let control = Line::new(NAME, engine.name(), "read without checksums").control();
         give(control.attempt(plan.seed, "flips", |line| unchecked(engine, each.min(1_000), line)));
-    }
-}
-
-/// A store before any flip.
-struct Subject {
-    engine: Engine,
-    /// Its files, by the suffix of their names.
-    files: Vec<(&'static str, Vec<u8>)>,
-    questions: Vec<Question>,
-    /// What it answered after each of its last commits, oldest first: the export, then each question.
-    states: Vec<Vec<Answer>>,
-    /// By question, the export first: every record that was ever part of the answer.
-    known: Vec<BTreeSet<String>>,
-}
-
-impl Subject {
-    fn new(engine: Engine, closed: bool) -> std::result::Result<Subject, Broken> {
-        let directory = scratch()?;
-        let path = directory.path().join("s");
-        let store = engine.open(&path, Durability::Process)?;
-        fill(&*store);
-        store.close()?;
-        let store = engine.open(&path, Durability::Process)?;
-        (0..COMMITS).try_for_each(|commit| go_on(&*store, commit))?;
-        let questions = questions(&records(&*store)?);
-        let mut states = Subject::replay(engine, &questions)?;
-        if closed {
-            store.close()?;
-            states.drain(..states.len() - 1);
-        }
-        let files = read_files(engine, &path)?;
-        let answered = |number: usize| states.iter().filter_map(move |state| state.get(number)).flatten();
-        let known = (0..=questions.len())
-            .map(|number| {
-                let question = number.checked_sub(1).and_then(|number| questions.get(number));
-                let width = if question.is_some_and(|question| question.is_first_of_next) { 2 } else { 1 };
-                (number..number + width).flat_map(answered).cloned().collect()
-            })
-            .collect();
-        Ok(Subject { engine, files, questions, states, known })
-    }
-
-    /// The same commits once more, with every question after each of them.
-    fn replay(engine: Engine, questions: &[Question]) -> std::result::Result<Vec<Vec<Answer>>, Broken> {
-        let directory = scratch()?;
-        let store = engine.open(&directory.path().join("s"), Durability::Process)?;
-        fill(&*store);
-        let mut states = vec![ask_all(&*store, questions)?];
-        for commit in 0..COMMITS {
-            go_on(&*store, commit)?;
-            states.push(ask_all(&*store, questions)?);
-        }
-        Ok(states)
-    }
-
-    /// Chooses a flip: one time in four among the first bytes, where the headers are.
-    fn choose(&self, seed: u64, number: u64) -> Flip {
-        let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
-        let file = random.usize(..self.files.len());
-        let length = self.files.get(file).map_or(1, |(_, bytes)| bytes.len());
-        let within = if random.u8(..4) == 0 { length.min(8_192) } else { length };
-        Flip { file, byte: random.usize(..within), bit: random.u8(..8) }
     }
 }
 
@@ -141,18 +80,45 @@ impl Subject {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Series {
     engine: String,
-    /// Whether the store was closed in order.
-    closed: bool,
-    /// Where the flips are drawn from; without it they are those of the first bits, in order.
-    seed: Option<u64>,
+    aim: Aim,
+    seed: u64,
     count: u64,
 }
 
+/// Which store is damaged, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Aim {
+    /// A small one, anywhere: one time in four among the first bytes, where the headers are.
+    Anywhere { closed: bool },
+    /// A small one, in each of its first bits in order.
+    Header { closed: bool },
+    /// A large one, where one page leads to others.
+    AboveLeaves,
+}
+
 impl Series {
+    fn subject(&self) -> std::result::Result<Subject, Broken> {
+        let engine = Engine::named(&self.engine).ok_or("no such engine")?;
+        match self.aim {
+            Aim::Anywhere { closed } | Aim::Header { closed } => Subject::small(engine, closed),
+            Aim::AboveLeaves => Subject::large(engine),
+        }
+    }
+
     fn flip(&self, subject: &Subject, number: u64) -> Flip {
-        match self.seed {
-            Some(seed) => subject.choose(seed, number),
-            None => Flip { file: 0, byte: (number / 8) as usize, bit: (number % 8) as u8 },
+        let mut random = fastrand::Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
+        match self.aim {
+            Aim::Anywhere { .. } => {
+                let file = random.usize(..subject.files.len());
+                let length = subject.files.get(file).map_or(1, |(_, bytes)| bytes.len());
+                let within = if random.u8(..4) == 0 { length.min(8_192) } else { length };
+                Flip { file, byte: random.usize(..within), bit: random.u8(..8) }
+            }
+            Aim::Header { .. } => Flip { file: 0, byte: (number / 8) as usize, bit: (number % 8) as u8 },
+            Aim::AboveLeaves => {
+                let byte = random.choice(&subject.above_leaves).copied().unwrap_or_default();
+                Flip { file: 0, byte, bit: random.u8(..8) }
+            }
         }
     }
 }
@@ -163,32 +129,6 @@ struct Flip {
     file: usize,
     byte: usize,
     bit: u8,
-}
-
-fn read_files(engine: Engine, path: &Path) -> std::io::Result<Vec<(&'static str, Vec<u8>)>> {
-    let suffixes: &[&str] = if engine == Engine::Sqlite { &["", "-wal"] } else { &[""] };
-    let there = suffixes.iter().filter(|suffix| with_suffix(path, suffix).exists());
-    there.map(|suffix| Ok((*suffix, fs::read(with_suffix(path, suffix))?))).collect()
-}
-
-fn ask_all(store: &dyn Store, questions: &[Question]) -> Result<Vec<Answer>> {
-    let (records, end) = export(store);
-    end?;
-    std::iter::once(Ok(records)).chain(questions.iter().map(|question| question.ask(store))).collect()
-}
-
-/// One commit more, in the seam whose turn it is.
-fn go_on(store: &dyn Store, commit: u64) -> Result<()> {
-    let account = Account::new(id("caller"), id("usd"), "rollover:7d".parse()?);
-    store.transaction(&mut |seams: &dyn Seams| match commit % 4 {
-        0 => seams.skills().publish(&version(&format!("late-{commit}"), skill("a")), Expect::Any).map(drop),
-        1 => seams
-            .budgets()
-            .add(&charge(&account, 7).with_key(id(&format!("late-{commit}"))), at(40))
-            .map(drop),
-        2 => seams.audit().append_event(&id("r1"), &event(commit)).map(drop),
-        _ => seams.checkpoints().save(&checkpoint("r1", 100 + commit)),
-    })
 }
 
 /// What came of one flip.
@@ -303,6 +243,7 @@ fn read(subject: &Subject, store: &dyn Store, may_be_earlier: bool, found: &mut 
     // What an export gave before it broke off counts too.
     let mut answers = Vec::new();
     faults.extend(stranger(subject, 0, &records).map(|record| format!("the export gave {record}")));
+    faults.extend(twice(&records).map(|record| format!("the export gave twice {record}")));
     for (number, (question, answer)) in exported.into_iter().chain(asked).enumerate() {
         let what = question.map_or("an export", |question| &question.what);
         match answer {
@@ -310,6 +251,9 @@ fn read(subject: &Subject, store: &dyn Store, may_be_earlier: bool, found: &mut 
                 let known = question.is_some_and(|question| question.is_sum) || number == 0;
                 if !known && let Some(record) = stranger(subject, number, &answer) {
                     faults.push(format!("{what}: gave {record}"));
+                }
+                if let Some(record) = twice(&answer) {
+                    faults.push(format!("{what}: gave twice {record}"));
                 }
                 answers.push(answer);
             }
@@ -352,9 +296,15 @@ fn stranger(subject: &Subject, number: usize, answer: &Answer) -> Option<String>
     answer.iter().find(|record| !known.contains(*record)).cloned()
 }
 
+/// A record that is in an answer a second time.
+fn twice(answer: &Answer) -> Option<&String> {
+    let mut seen = HashSet::new();
+    answer.iter().find(|record| !seen.insert(*record))
+}
+
 /// The control: documents read as the bare libraries give them, without a look at the checksum.
 fn unchecked(engine: Engine, count: u64, line: &mut Line) -> Attempt {
-    let subject = Subject::new(engine, true)?;
+    let subject = Subject::small(engine, true)?;
     let directory = scratch()?;
     let path = directory.path().join("s");
     let write = |bytes: &[u8]| fs::write(&path, bytes);

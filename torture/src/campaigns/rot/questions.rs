@@ -2,10 +2,10 @@
 
 use std::fmt::Debug;
 
-use contract_tests::fixture::{at, id, whole};
+use contract_tests::fixture::{at, id};
 use store::{
-    Agent, AuditStore, Catalog, Definition, ErrorKind, GroupBy, Page, Record, Result, RunFilter, Seams,
-    Skill, Store, Usage,
+    Agent, AuditStore, Catalog, Definition, DefinitionFilter, ErrorKind, GroupBy, Page, PageRequest, Record,
+    Result, RunFilter, Seams, Skill, Store, Usage, page,
 };
 
 /// What a question was answered with: one text for each record.
@@ -57,8 +57,16 @@ fn each<T: Debug>(items: impl IntoIterator<Item = T>) -> Answer {
     items.into_iter().map(|item| format!("{item:?}")).collect()
 }
 
-fn page<T: Debug>(page: Result<Page<T>>) -> Result<Answer> {
-    page.map(|page| each(page.items))
+/// How many items the pages have in which lists are read: few, so that most lists have more than one.
+const PAGE: usize = 11;
+
+/// No list of any store here is as long.
+const ENDLESS: usize = 10_000;
+
+/// A whole list, read page after page. One that does not end has more items than there are.
+fn list<T: Debug>(fetch: impl FnMut(&PageRequest) -> Result<Page<T>>) -> Result<Answer> {
+    let items: Vec<T> = page::all(PAGE, fetch).take(ENDLESS).collect::<Result<_>>()?;
+    Ok(each(items))
 }
 
 /// What can be asked about these records, one by one and in lists.
@@ -123,7 +131,7 @@ fn of_definition<D: Definition>(
     let latest = ask("the latest version of", |catalog, id| catalog.latest(id).map(each));
     questions.push(ask("the", |catalog, id| catalog.get(id).map(each)));
     questions.push(Question { is_first_of_next: true, ..latest });
-    questions.push(ask("the versions of", |catalog, id| page(catalog.versions(id, &whole()))));
+    questions.push(ask("the versions of", |catalog, id| list(|page| catalog.versions(id, page))));
     questions.push(Question::new(format!("by its name {name}"), move |s| {
         catalog(s).by_name(&owner, &title).map(each)
     }));
@@ -135,8 +143,8 @@ fn of_run(questions: &mut Vec<Question>, run: &store::Run) {
         questions.push(Question::new(format!("{what} {id}"), move |s| ask(s.audit(), &id)));
     };
     ask("run", |audit, id| audit.run(id).map(each));
-    ask("events of", |audit, id| page(audit.events(id, &whole())));
-    ask("children of", |audit, id| page(audit.children(id, &whole())));
+    ask("events of", |audit, id| list(|page| audit.events(id, page)));
+    ask("children of", |audit, id| list(|page| audit.children(id, page)));
     // A run that is not found has none: when its key is damaged, that is as much as a read can tell.
     ask("ancestors of", |audit, id| match audit.ancestors(id) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Answer::new()),
@@ -147,18 +155,26 @@ fn of_run(questions: &mut Vec<Question>, run: &store::Run) {
 fn lists() -> Vec<Question> {
     let late = at(1_000_000);
     vec![
-        Question::new("all skills", |s| page(s.skills().list(&Default::default(), &whole()))),
-        Question::new("all agents", |s| page(s.agents().list(&Default::default(), &whole()))),
-        Question::new("due skills", move |s| page(s.skills().due(late, &whole()))),
-        Question::new("due agents", move |s| page(s.agents().due(late, &whole()))),
-        Question::new("agents of a channel", |s| page(s.agents().by_channel(&id("c"), &whole()))),
-        Question::new("all accounts", |s| page(s.budgets().accounts(at(31), &whole()))),
-        Question::new("all runs", |s| page(s.audit().runs(&RunFilter::default(), &whole()))),
-        Question::new("interrupted runs", |s| page(s.checkpoints().interrupted(&whole()))),
+        Question::new("all skills", |s| list(|page| s.skills().list(&Default::default(), page))),
+        Question::new("skills with a tag", |s| {
+            let filter = DefinitionFilter { tag: Some(id("tag")), ..Default::default() };
+            list(|page| s.skills().list(&filter, page))
+        }),
+        Question::new("the runs of a skill", |s| {
+            let filter = RunFilter { skill: Some(id("n0000")), ..RunFilter::default() };
+            list(|page| s.audit().runs(&filter, page))
+        }),
+        Question::new("all agents", |s| list(|page| s.agents().list(&Default::default(), page))),
+        Question::new("due skills", move |s| list(|page| s.skills().due(late, page))),
+        Question::new("due agents", move |s| list(|page| s.agents().due(late, page))),
+        Question::new("agents of a channel", |s| list(|page| s.agents().by_channel(&id("c"), page))),
+        Question::new("all accounts", |s| list(|page| s.budgets().accounts(at(31), page))),
+        Question::new("all runs", |s| list(|page| s.audit().runs(&RunFilter::default(), page))),
+        Question::new("interrupted runs", |s| list(|page| s.checkpoints().interrupted(page))),
         Question {
             is_sum: true,
             ..Question::new("runs, summed up", |s| {
-                page(s.audit().summary(&RunFilter::default(), GroupBy::Status, &whole()))
+                list(|page| s.audit().summary(&RunFilter::default(), GroupBy::Status, page))
             })
         },
     ]
