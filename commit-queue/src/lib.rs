@@ -22,10 +22,10 @@ use store_api::{Error, Result};
 mod job;
 mod sync;
 #[cfg(test)]
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 mod tests;
 
-#[cfg(shuttle)]
+#[cfg(any(shuttle, loom))]
 #[doc(hidden)]
 pub use sync::MISSES_WAKE_UPS;
 

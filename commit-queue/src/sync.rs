@@ -1,11 +1,12 @@
-//! The primitives of the queue and its clock: the standard ones, or those of a scheduler that tries their
-//! interleavings out, with a clock that stands still but for waiting.
+//! The primitives of the queue and its clock: the standard ones, or those of a scheduler that tries interleavings out:
+//! shuttle, which draws them at random, with a clock that stands still but for waiting; and loom, which goes through
+//! all of them, with a clock that stands still.
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 pub(crate) use real::*;
-#[cfg(shuttle)]
+#[cfg(any(shuttle, loom))]
 pub use tried::MISSES_WAKE_UPS;
-#[cfg(shuttle)]
+#[cfg(any(shuttle, loom))]
 pub(crate) use tried::*;
 
 use std::sync::PoisonError;
@@ -15,7 +16,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 mod real {
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
     use std::thread::{self, Thread};
@@ -54,28 +55,27 @@ mod real {
     }
 }
 
-#[cfg(shuttle)]
+#[cfg(any(shuttle, loom))]
 mod tried {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    use std::time::{Duration, Instant};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
-    use shuttle::rand::Rng as _;
+    #[cfg(loom)]
+    use loom::sync::Condvar;
+    #[cfg(loom)]
+    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
+    #[cfg(shuttle)]
     use shuttle::sync::Condvar;
+    #[cfg(shuttle)]
     pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+
+    pub(crate) use clock::{now, pause};
 
     /// A wait that is longer than this never ends by itself, so that a wake-up that is lost shows as a deadlock.
     const FOR_EVER: Duration = Duration::from_secs(1);
 
-    static BEGAN: OnceLock<Instant> = OnceLock::new();
-    static PASSED_MICROS: AtomicU64 = AtomicU64::new(0);
-
     /// The control of the schedules: with it, who sleeps forgets what woke it before it slept.
     pub static MISSES_WAKE_UPS: AtomicBool = AtomicBool::new(false);
-
-    pub(crate) fn now() -> Instant {
-        *BEGAN.get_or_init(Instant::now) + Duration::from_micros(PASSED_MICROS.load(Ordering::SeqCst))
-    }
 
     /// What a thread's own parking is made of.
     pub(crate) struct Parker {
@@ -109,9 +109,42 @@ mod tried {
         }
     }
 
-    /// Lets others run while a little time passes.
-    pub(crate) fn pause() {
-        PASSED_MICROS.fetch_add(shuttle::rand::thread_rng().gen_range(0..200), Ordering::SeqCst);
-        shuttle::thread::yield_now();
+    #[cfg(shuttle)]
+    mod clock {
+        use std::sync::OnceLock;
+        use std::sync::atomic::{AtomicU64, Ordering};
+        use std::time::{Duration, Instant};
+
+        use shuttle::rand::Rng as _;
+
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+        static PASSED_MICROS: AtomicU64 = AtomicU64::new(0);
+
+        pub(crate) fn now() -> Instant {
+            *BEGAN.get_or_init(Instant::now) + Duration::from_micros(PASSED_MICROS.load(Ordering::SeqCst))
+        }
+
+        /// Lets others run while a little time passes.
+        pub(crate) fn pause() {
+            PASSED_MICROS.fetch_add(shuttle::rand::thread_rng().gen_range(0..200), Ordering::SeqCst);
+            shuttle::thread::yield_now();
+        }
+    }
+
+    #[cfg(loom)]
+    mod clock {
+        use std::sync::OnceLock;
+        use std::time::Instant;
+
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+
+        pub(crate) fn now() -> Instant {
+            *BEGAN.get_or_init(Instant::now)
+        }
+
+        /// Lets others run.
+        pub(crate) fn pause() {
+            loom::thread::yield_now();
+        }
     }
 }

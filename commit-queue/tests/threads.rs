@@ -1,5 +1,5 @@
 //! The queue under real threads.
-#![cfg(not(shuttle))]
+#![cfg(not(any(shuttle, loom)))]
 
 #[allow(clippy::unwrap_used, reason = "a scenario of tests")]
 mod common;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use commit_queue::{Engine, Queue};
 use store_api::{Entity, Error, Outcome, Result};
 
+#[cfg(loom)]
+pub(crate) use loom::{sync, thread};
 #[cfg(shuttle)]
 pub(crate) use shuttle::{sync, thread};
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 pub(crate) use std::{sync, thread};
 
 use sync::{Arc, Mutex};

@@ -1,8 +1,9 @@
-//! The commit queue and the memory engine's lock under a scheduler that tries interleavings out. Their scenarios are
-//! tests of their own crates, built with `--cfg shuttle`; this runs them.
+//! The commit queue and the memory engine's lock under schedulers that try interleavings out: shuttle draws them at
+//! random, loom goes through all of a few writers. The scenarios are tests of their own crates, built for the scheduler;
+//! this runs them.
 
 use std::io;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use super::{Campaign, Plan};
 use crate::report::Line;
@@ -10,7 +11,7 @@ use crate::tool;
 
 pub(crate) const CAMPAIGN: Campaign = Campaign {
     name: "schedules",
-    about: "the commit queue and the memory engine's lock under a random scheduler",
+    about: "the commit queue and the memory engine's lock under schedulers that try interleavings out",
     run,
     child: None,
 };
@@ -19,22 +20,33 @@ pub(crate) const CAMPAIGN: Campaign = Campaign {
 struct Scenarios {
     engine: &'static str,
     what: &'static str,
+    scheduler: &'static str,
     tests: &'static [&'static str],
     fault: &'static str,
     control: &'static [&'static str],
 }
 
-const SCENARIOS: [Scenarios; 2] = [
+const SCENARIOS: [Scenarios; 3] = [
     Scenarios {
         engine: "sqlite, redb",
         what: "the commit queue",
+        scheduler: "shuttle",
         tests: &["-p", "commit-queue", "--test", "schedules"],
         fault: "a writer lets go of the lock before it listens",
         control: &["-p", "commit-queue", "--test", "seeded_fault"],
     },
     Scenarios {
+        engine: "sqlite, redb",
+        what: "the commit queue, every schedule of two or three writers",
+        scheduler: "loom",
+        tests: &["--release", "-p", "commit-queue", "--test", "every_schedule", "no_schedule"],
+        fault: "a writer lets go of the lock before it listens",
+        control: &["--release", "-p", "commit-queue", "--test", "every_schedule", "a_schedule_finds"],
+    },
+    Scenarios {
         engine: "memory",
         what: "the divided lock",
+        scheduler: "shuttle",
         tests: &["-p", "store-memory", "--lib", "lock::schedules::no_schedule"],
         fault: "writers lock in an order of their own",
         control: &["-p", "store-memory", "--lib", "lock::schedules::a_schedule_finds"],
@@ -43,7 +55,7 @@ const SCENARIOS: [Scenarios; 2] = [
 
 fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
     let missing = tool::missing(&["--version"]);
-    for Scenarios { engine, what, tests, fault, control } in SCENARIOS {
+    for Scenarios { engine, what, scheduler, tests, fault, control } in SCENARIOS {
         let wanted = engine.split(", ").any(|engine| plan.wants(engine));
         let lines = [
             (Line::new(CAMPAIGN.name, engine, what), tests),
@@ -52,7 +64,7 @@ fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
         for (line, tests) in lines.into_iter().filter(|_| wanted) {
             report(match &missing {
                 Ok(Some(reason)) => line.skipped(reason.clone()),
-                Ok(None) => try_schedules(plan, line, tests),
+                Ok(None) => try_schedules(plan, line, scheduler, tests),
                 Err(error) => line.skipped(error.to_string()),
             });
         }
@@ -60,26 +72,35 @@ fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
 }
 
 /// Builds the tests, then runs them and counts.
-fn try_schedules(plan: &Plan, line: Line, tests: &[&str]) -> Line {
+fn try_schedules(plan: &Plan, line: Line, scheduler: &str, tests: &[&str]) -> Line {
     let schedules = plan.count(2_000, 100_000);
-    let built = test(tests, schedules).arg("--no-run").output();
+    let test = || {
+        let mut test = test(scheduler, tests);
+        test.env("SCHEDULES", schedules.to_string()).envs(plan.full.then_some(("FULL", "1")));
+        test
+    };
+    let built = test().arg("--no-run").output();
     line.run(plan.seed, "schedules", |line| {
-        if let Err(error) = built.and_then(|_| count(line, tests, schedules)) {
+        let tried = built.and_then(|_| test().output());
+        if let Err(error) = tried.and_then(|output| count(line, &output, schedules)) {
             line.wrong += 1;
             line.fault(|| error.to_string());
         }
     })
 }
 
-/// Each test of a scenario tries so many schedules. A control is a test that passes when its fault is found.
-fn count(line: &mut Line, tests: &[&str], schedules: u64) -> io::Result<()> {
-    let output = test(tests, schedules).output()?;
-    let text = tool::text(&output);
+/// Each test of a scenario tries so many schedules, or says how many it has tried. A control is a test that passes when
+/// its fault is found.
+fn count(line: &mut Line, output: &Output, schedules: u64) -> io::Result<()> {
+    let text = tool::text(output);
     let (passed, failed) = results(&text);
     if passed + failed == 0 {
         return Err(io::Error::other(format!("no test was run: {text}")));
     }
-    line.tried += schedules * (passed + failed);
+    line.tried += match said(&text, "schedules tried: ") {
+        0 => schedules * (passed + failed),
+        tried => tried,
+    };
     line.wrong += if line.control { passed } else { failed };
     if failed > 0 {
         line.fault(|| text);
@@ -87,13 +108,16 @@ fn count(line: &mut Line, tests: &[&str], schedules: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn test(tests: &[&str], schedules: u64) -> Command {
+fn test(scheduler: &str, tests: &[&str]) -> Command {
     let mut command = tool::cargo(&["test", "--locked"]);
-    command.args(tests).env("SCHEDULES", schedules.to_string());
+    let target = tool::workspace().join("target").join(scheduler);
+    command.args(tests).env("RUSTFLAGS", format!("--cfg {scheduler}")).env("CARGO_TARGET_DIR", target);
     command
-        .env("RUSTFLAGS", "--cfg shuttle")
-        .env("CARGO_TARGET_DIR", tool::workspace().join("target/shuttle"));
-    command
+}
+
+/// The sum of the numbers on the lines that begin so.
+fn said(text: &str, beginning: &str) -> u64 {
+    text.lines().filter_map(|line| line.strip_prefix(beginning)?.parse::<u64>().ok()).sum()
 }
 
 /// How many tests passed and failed, by what the test runner says.
@@ -117,5 +141,15 @@ mod tests {
                     test result: FAILED. 1 passed; 12 failed; 0 ignored; finished in 0.01s\n";
         assert_eq!(super::results(text), (4, 12));
         assert_eq!(super::results("error: could not compile"), (0, 0));
+        assert_eq!(
+            super::said(
+                "schedules tried: 3
+ok
+schedules tried: 4
+",
+                "schedules tried: "
+            ),
+            7
+        );
     }
 }
