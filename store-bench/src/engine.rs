@@ -71,7 +71,7 @@ fn open_redb(who: Who, file: &Path, disk: Option<Delay>) -> Result<Box<dyn Subje
     Ok(match (who, disk) {
         (Who::Ours, None) => Box::new(Ours(Arc::new(RedbStore::open_with(file, options)?))),
         (Who::Ours, Some(delay)) => {
-            let store = RedbStore::open_over(file, options, |path, file| over(path, file, delay))?;
+            let store = RedbStore::open_over(file, options, move |path, file| over(path, file, delay))?;
             Box::new(Ours(Arc::new(store)))
         }
         (Who::Bare, None) => Box::new(bare::redb::Redb::open(file, cache, |file| file)?),

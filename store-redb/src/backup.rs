@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use redb::Database;
 use safe_files::Staged;
 use store_api::Result;
 
@@ -15,12 +16,15 @@ use crate::tx::{Entry, Tx};
 /// How many entries are copied before the copy is committed: what bounds the memory that it takes.
 const BATCH: usize = 10_000;
 
+/// Makes a database in an empty file.
+pub(crate) type NewDatabase = dyn Fn(&Edge, &Staged) -> Result<Database> + Send + Sync;
+
 /// Copies what `from` sees to a file that appears at `to` when it is whole. Values are copied as they stand, with
 /// their checksums, so that damage stays damage.
-pub(crate) fn copy(from: &Tx<'_>, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Tx<'_>, to: &Path, new_database: &NewDatabase) -> Result<()> {
     let staged = Staged::beside(to)?;
     let edge = Arc::<Edge>::default();
-    let database = open::new_database(&edge, &staged, |_, file| file)?;
+    let database = new_database(&edge, &staged)?;
     let writing = open::begin(&edge, &database)?;
     open::create_tables(&writing)?;
     writing.commit()?;

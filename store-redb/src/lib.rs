@@ -110,6 +110,8 @@ pub struct RedbStore {
     identity: Identity,
     path: PathBuf,
     options: Options,
+    /// How the database of a backup is made in its file: on a storage like this store's.
+    new_database: Box<backup::NewDatabase>,
     /// The writers of this store, in line for its database.
     queue: Queue<Held>,
 }
@@ -148,7 +150,7 @@ impl RedbStore {
 
     /// Opens the store with a storage of the caller's between redb and the file: for tests that make it fail. A
     /// storage passes on every call that it does not mean to change, locks included. `over` is told the path of the
-    /// file: the store's, and before that, when the store is created, the temporary one.
+    /// file: the store's, the temporary one when the store is created before that, and those of backups.
     ///
     /// # Errors
     /// As [`open_with`](RedbStore::open_with).
@@ -156,14 +158,16 @@ impl RedbStore {
     pub fn open_over<B: StorageBackend>(
         path: impl AsRef<Path>,
         options: Options,
-        over: impl Fn(&Path, FileBackend) -> B,
+        over: impl Fn(&Path, FileBackend) -> B + Send + Sync + 'static,
     ) -> Result<Self> {
         options.check()?;
         let path = resolve(path.as_ref())?;
-        let database = open::open(&path, &options, over)?;
+        let database = open::open(&path, &options, &over)?;
         let held = Held::new(database, options.busy_timeout);
         let queue = Queue::new(held, options.busy_timeout);
-        Ok(RedbStore { identity: Identity::new(), path, options, queue })
+        let new_database: Box<backup::NewDatabase> =
+            Box::new(move |edge, staged| open::new_database(edge, staged, &over));
+        Ok(RedbStore { identity: Identity::new(), path, options, new_database, queue })
     }
 }
 
@@ -218,7 +222,7 @@ impl Transactional for RedbStore {
         }
         let held = self.queue.engine();
         let database = held.database()?;
-        backup::copy(&Tx::on(&held.snapshot(&database)?), &to)
+        backup::copy(&Tx::on(&held.snapshot(&database)?), &to, &*self.new_database)
     }
 
     fn close(&self) -> Result<()> {

@@ -222,7 +222,7 @@ fn fill_more(seams: &dyn Seams) {
 fn after_a_failed_flush_writes_are_refused_until_the_store_is_reopened() {
     let (_directory, path) = place();
     let switch = Switch::default();
-    let store = RedbStore::open_over(&path, Options::default(), |_, file| switch.over(file)).unwrap();
+    let store = RedbStore::open_over(&path, Options::default(), switch.beneath()).unwrap();
     let save = |store: &RedbStore, id: &str| {
         let skill = Skill::new(SkillId::new(id).unwrap(), ana(), Name::new(id).unwrap());
         store.skills().save(&skill, Expect::Absent).map(drop)
@@ -249,12 +249,29 @@ fn after_a_failed_flush_writes_are_refused_until_the_store_is_reopened() {
 fn a_close_that_cannot_flush_says_so() {
     let (_directory, path) = place();
     let switch = Switch::default();
-    let store = RedbStore::open_over(&path, Options::default(), |_, file| switch.over(file)).unwrap();
+    let store = RedbStore::open_over(&path, Options::default(), switch.beneath()).unwrap();
     fill(&store);
     switch.fail(true);
     assert_eq!(Store::close(&store).unwrap_err().kind(), ErrorKind::Backend);
     switch.fail(false);
     assert!(Store::verify(&RedbStore::open(&path).unwrap()).unwrap().is_sound());
+}
+
+#[test]
+fn a_backup_on_a_disk_that_fails_says_so_and_is_not_there() {
+    let (directory, path) = place();
+    let switch = Switch::default();
+    let store = RedbStore::open_over(&path, Options::default(), switch.beneath()).unwrap();
+    fill(&store);
+    let copy = directory.path().join("copy.redb");
+    for disk in [Switch::fail, Switch::full] {
+        disk(&switch, true);
+        assert_eq!(Store::backup(&store, &copy).unwrap_err().kind(), ErrorKind::Backend);
+        disk(&switch, false);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the store alone");
+    }
+    Store::backup(&store, &copy).unwrap();
+    assert_eq!(export(&RedbStore::open(&copy).unwrap()), export(&store));
 }
 
 /// Every answer that a store gives to reads: what was there, or an error.

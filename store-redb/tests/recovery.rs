@@ -122,9 +122,10 @@ fn nobody_opens_the_file_while_it_is_copied() {
 fn an_opener_that_a_recovery_overtakes_begins_again() {
     let (_directory, path) = REDB.left();
     fs::remove_file(marker(&path)).unwrap();
-    let overtaken = AtomicUsize::new(0);
-    let store = RedbStore::open_over(&path, Options::default(), |path, file| {
-        if overtaken.fetch_add(1, Ordering::SeqCst) == 0 {
+    let overtaken = Arc::new(AtomicUsize::new(0));
+    let openings = Arc::clone(&overtaken);
+    let store = RedbStore::open_over(&path, Options::default(), move |path, file| {
+        if openings.fetch_add(1, Ordering::SeqCst) == 0 {
             mark(path, "a test says so").unwrap();
             Store::close(&RedbStore::open(path).unwrap()).unwrap();
         }
@@ -147,7 +148,7 @@ fn a_flush_that_fails_leaves_the_marker() {
         let path = directory.path().canonicalize().unwrap().join("s.db");
         let switch = Switch::default();
         let options = Options { durability, ..Options::default() };
-        let store = RedbStore::open_over(&path, options, |_, file| switch.over(file)).unwrap();
+        let store = RedbStore::open_over(&path, options, switch.beneath()).unwrap();
         save(&store, "early").unwrap();
         save(&store, "late").unwrap();
         assert!(!is_marked(&path).unwrap());

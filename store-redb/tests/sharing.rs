@@ -109,7 +109,7 @@ fn operation(store: &RedbStore, number: u64) -> Result<Revision> {
 }
 
 fn prepared(path: &Path, switch: &Switch) -> RedbStore {
-    let store = RedbStore::open_over(path, Options::default(), |_, file| switch.over(file)).unwrap();
+    let store = RedbStore::open_over(path, Options::default(), switch.beneath()).unwrap();
     store.agents().save(&agent("shared"), Expect::Absent).unwrap();
     write(&store, 0).unwrap();
     // Room for what the operations write, because a file that has to grow is flushed before the commit.

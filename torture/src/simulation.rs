@@ -55,7 +55,8 @@ impl Machine {
         Ok(match self.engine {
             Engine::Sqlite => Arc::new(SqliteStore::open_with(path, sqlite_options(self.durability))?),
             Engine::Redb => {
-                let over = |path: &Path, file| fault_disk::redb::over(path, file, self.disk.clone());
+                let disk = Arc::clone(&self.disk);
+                let over = move |path: &Path, file| fault_disk::redb::over(path, file, disk.clone());
                 Arc::new(RedbStore::open_over(path, redb_options(self.durability), over)?)
             }
         })

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,8 +38,10 @@ impl Switch {
         self.0.flushes.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn over(&self, file: FileBackend) -> Failing {
-        Failing { file, switch: self.clone() }
+    /// Puts itself between a store and its files.
+    pub(crate) fn beneath(&self) -> impl Fn(&Path, FileBackend) -> Failing + use<> {
+        let switch = self.clone();
+        move |_, file| Failing { file, switch: switch.clone() }
     }
 }
 

@@ -74,7 +74,7 @@ impl Harness for Redb {
 
 fn open(path: &Path, wait: Duration, switch: &Switch) -> Result<Arc<RedbStore>> {
     let options = Options { busy_timeout: wait, ..Options::default() };
-    RedbStore::open_over(path, options, |_, file| switch.over(file)).map(Arc::new)
+    RedbStore::open_over(path, options, switch.beneath()).map(Arc::new)
 }
 
 /// Makes an empty store and closes it.

@@ -118,7 +118,7 @@ fn threads_on(engine: &str, disk: Option<Delay>, random: &mut fastrand::Rng) -> 
     };
     if engine == "redb" {
         let options = store_redb::Options { busy_timeout: PATIENT, ..store_redb::Options::default() };
-        let over = |path: &std::path::Path, file| fault_disk::redb::over(path, file, Arc::clone(&disk));
+        let over = move |path: &std::path::Path, file| fault_disk::redb::over(path, file, Arc::clone(&disk));
         return Ok(threads(&RedbStore::open_over(&path, options, over)?, random));
     }
     let _mounted = fault_disk::sqlite::mount(directory.path(), disk)?;
