@@ -704,6 +704,11 @@ pub fn needed(
     Ok(needed)
 }
 
+/// Whether a sweep of runs that started before `before` abandons this run.
+pub fn is_stale(run: &Run, before: DateTime<Utc>) -> bool {
+    run.status == RunStatus::Running && run.started_at < before
+}
+
 /// Whether a purge may remove this run, unless a running one needs it.
 pub fn is_purgeable(run: &Run, before: DateTime<Utc>) -> bool {
     run.finish.as_ref().is_some_and(|finish| finish.finished_at < before)
@@ -853,5 +858,13 @@ mod tests {
         assert_eq!((b.runs, b.by_status[&RunStatus::Succeeded], b.by_status[&RunStatus::Running]), (2, 2, 0));
         assert_eq!((b.duration_nanos, b.tokens.input, b.tokens.output), (6, 6, u64::MAX));
         assert_eq!(b.cost, Amount::from_units(4).unwrap());
+    }
+
+    #[test]
+    fn who_is_stale_is_running_and_started_before() {
+        let running = run("r", None);
+        assert!(is_stale(&running, from_nanos(6)) && !is_stale(&running, from_nanos(5)));
+        let finish = Finish::new(RunOutcome::Succeeded, from_nanos(5));
+        assert!(!is_stale(&running.finished(&finish).unwrap().unwrap(), from_nanos(6)));
     }
 }

@@ -238,11 +238,11 @@ impl AuditStore for Tx<'_> {
 
     fn abandon_stale(&self, before: DateTime<Utc>, now: DateTime<Utc>, max: usize) -> Result<Vec<RunId>> {
         rules::check_max(max)?;
-        let before = time::nanos("before", before)?;
+        let nanos = time::nanos("before", before)?;
         time::nanos("now", now)?;
         let list = keys::run_list(RunList::Status, Some(RunStatus::Running.as_str()));
-        let span = Span::under(&list).before(&list.clone().signed(before));
-        let stale = self.list_runs(span, Order::Forwards, max, |_| true)?;
+        let span = Span::under(&list).before(&list.clone().signed(nanos));
+        let stale = self.list_runs(span, Order::Forwards, max, |run| audit::is_stale(run, before))?;
         let finish = Finish::new(RunOutcome::Abandoned, now);
         let abandon = |((_, id), run): (Position, Arc<Run>)| {
             self.finish(Arc::unwrap_or_clone(run), &finish)?;

@@ -290,7 +290,7 @@ mod tests {
 
     use proptest::prelude::*;
     use redb::backends::InMemoryBackend;
-    use redb::{Database, StorageBackend};
+    use redb::{Database, ReadableDatabase as _, StorageBackend};
     use store_api::ErrorKind;
 
     use super::*;
@@ -366,6 +366,15 @@ mod tests {
         assert_eq!(done.unwrap_err().kind(), ErrorKind::Corrupt);
         writing.abort();
         assert_eq!(edge.check_writable().unwrap_err().kind(), ErrorKind::Poisoned);
+    }
+
+    #[test]
+    fn a_snapshot_refuses_to_write() {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let edge = Edge::default();
+        let reading = Reading::new(database.begin_read().unwrap(), &edge);
+        assert_eq!(reading.put(META, b"k", b"v").unwrap_err().kind(), ErrorKind::ReadOnly);
+        assert_eq!(reading.delete(META, b"k").unwrap_err().kind(), ErrorKind::ReadOnly);
     }
 
     proptest! {

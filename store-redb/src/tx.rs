@@ -286,3 +286,105 @@ impl Seams for Tx<'_> {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use store_api::ErrorKind;
+
+    use super::*;
+    use crate::keys::Key;
+    use crate::kv::{SeeEntry, SeeValue};
+    use crate::tables::RUNS;
+
+    /// A tree that shows what it was told to, in that order, whatever it is asked for.
+    struct Damaged {
+        entries: Vec<Entry>,
+        /// How many entries each scan has shown.
+        shown: RefCell<Vec<usize>>,
+    }
+
+    impl Damaged {
+        fn new(keys: impl IntoIterator<Item = Vec<u8>>, body: &[u8]) -> Damaged {
+            let entry = |key: Vec<u8>| {
+                let stored = value::seal(RUNS, &key, body);
+                (key, stored)
+            };
+            Damaged { entries: keys.into_iter().map(entry).collect(), shown: RefCell::default() }
+        }
+
+        fn take(&self, span: Span, order: Order, limit: usize) -> Result<Vec<Vec<u8>>> {
+            Tx::on(self).take(RUNS, span, order, limit, |key, _| Ok(key.to_vec()))
+        }
+    }
+
+    impl Kv for Damaged {
+        fn get(&self, _: Table, _: &[u8], _: SeeValue<'_>) -> Result<()> {
+            Err(Error::ReadOnly)
+        }
+        fn scan(&self, _: Table, _: &Span, _: Order, see: SeeEntry<'_>) -> Result<()> {
+            let gone: usize = self.shown.borrow().iter().sum();
+            let mut shown = 0;
+            for (key, stored) in &self.entries[gone..] {
+                shown += 1;
+                if see(key, stored).is_break() {
+                    break;
+                }
+            }
+            self.shown.borrow_mut().push(shown);
+            Ok(())
+        }
+        fn put(&self, _: Table, _: &[u8], _: &[u8]) -> Result<()> {
+            Err(Error::ReadOnly)
+        }
+        fn delete(&self, _: Table, _: &[u8]) -> Result<bool> {
+            Err(Error::ReadOnly)
+        }
+    }
+
+    fn numbered(count: u16) -> impl Iterator<Item = Vec<u8>> {
+        (0..count).map(|number| number.to_be_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_walk_goes_on_or_is_corrupt() {
+        let walks = [
+            (Order::Forwards, ["a", "c", "b"]),
+            (Order::Forwards, ["a", "b", "b"]),
+            (Order::Backwards, ["c", "a", "b"]),
+            (Order::Backwards, ["c", "b", "b"]),
+        ];
+        for (order, keys) in walks {
+            let tree = Damaged::new(keys.map(|key| key.as_bytes().to_vec()), b"{}");
+            assert_eq!(tree.take(Span::all(), order, 2).unwrap().len(), 2);
+            tree.shown.take();
+            assert_eq!(tree.take(Span::all(), order, 9).unwrap_err().kind(), ErrorKind::Corrupt, "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn what_lies_outside_of_a_span_is_corrupt() {
+        let tree = Damaged::new([Key::new().text("a").to_vec(), Key::new().text("b").to_vec()], b"{}");
+        let found = tree.take(Span::under(&Key::new().text("a")), Order::Forwards, 9);
+        assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_walk_reads_no_more_entries_at_a_time_than_a_chunk_and_than_are_wanted() {
+        let tree = Damaged::new(numbered(1000), b"{}");
+        assert_eq!(tree.take(Span::all(), Order::Forwards, 600).unwrap().len(), 600);
+        assert_eq!(*tree.shown.borrow(), [CHUNK, CHUNK, 600 - 2 * CHUNK]);
+    }
+
+    #[test]
+    fn a_walk_reads_no_more_bytes_at_a_time_than_a_chunk() {
+        assert_eq!(CHUNK_BYTES, 1_048_576);
+        let overhead = value::seal(RUNS, &[0, 0], b"").len() + 2;
+        for (body, at_a_time) in [(CHUNK_BYTES / 4 - overhead, 4), (CHUNK_BYTES / 4 - overhead - 1, 5)] {
+            let tree = Damaged::new(numbered(10), &vec![b' '; body]);
+            assert_eq!(tree.take(Span::all(), Order::Forwards, 10).unwrap().len(), 10);
+            assert_eq!(tree.shown.borrow()[0], at_a_time);
+        }
+    }
+}

@@ -8,7 +8,7 @@ use rusqlite::{Row, params, params_from_iter};
 use store_api::audit::{self, Summing};
 use store_api::{
     AuditStore, Entity, Error, Event, Finish, GroupBy, List, NewEvent, NewRun, Page, PageRequest,
-    PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, RunStatus, SkillId, SummaryRow, rules, time,
+    PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, SkillId, SummaryRow, rules, time,
 };
 use store_api::{json, page::MAX_PAGE};
 
@@ -356,8 +356,7 @@ impl AuditStore for Tx<'_> {
                    ORDER BY started_at, id";
         let stale = self.take(sql, [nanos], Onward::rising(None), max, |row| {
             let (place, run) = read_placed_run(row)?;
-            let is_stale = run.status == RunStatus::Running && run.started_at < before;
-            Ok((place, is_stale.then(|| run.id.clone())))
+            Ok((place, audit::is_stale(&run, before).then(|| run.id.clone())))
         })?;
         let finish = Finish::new(RunOutcome::Abandoned, now);
         stale.iter().try_for_each(|id| self.finish(id, &finish).map(drop))?;
@@ -399,7 +398,7 @@ impl AuditStore for Tx<'_> {
 
 #[cfg(test)]
 mod tests {
-    use store_api::PrincipalId;
+    use store_api::{PrincipalId, RunStatus};
 
     use super::*;
     use crate::connection::plan;
