@@ -150,7 +150,8 @@ impl Narrowed {
 
 impl Tx<'_> {
     fn find_run(&self, id: &RunId) -> Result<Option<Run>> {
-        self.first("SELECT id, sum, doc FROM runs WHERE id = ?1", [id.as_str()], read_run)
+        let sql = "SELECT id, sum, doc FROM runs WHERE id = ?1";
+        self.find(sql, [id.as_str()], &[id.as_str()], read_run)
     }
 
     fn run_exists(&self, id: &RunId) -> Result<bool> {
@@ -185,7 +186,7 @@ impl Tx<'_> {
         let sql = "UPDATE runs SET status = ?2, finished_at = ?3, sum = ?4, doc = ?5 WHERE id = ?1";
         let sum = sums::run(run.id.as_str(), &doc);
         let params = params![run.id.as_str(), derived.status, derived.finished_at, sum, doc];
-        self.execute(sql, params).map(drop)
+        self.change_one(|| key(run.id.as_str()), sql, params)
     }
 
     fn finish(&self, id: &RunId, finish: &Finish) -> Result<Run> {
@@ -246,7 +247,8 @@ impl Tx<'_> {
     fn delete_run(&self, id: &RunId) -> Result<u64> {
         let sql = "DELETE FROM events WHERE run = ?1 RETURNING run = ?1";
         let events = self.change(|| key(id.as_str()), sql, [id.as_str()])?;
-        self.execute("DELETE FROM runs WHERE id = ?1", [id.as_str()])?;
+        let sql = "DELETE FROM runs WHERE id = ?1 RETURNING id = ?1";
+        self.change(|| key(id.as_str()), sql, [id.as_str()])?;
         Ok(events as u64)
     }
 
@@ -278,8 +280,8 @@ impl AuditStore for Tx<'_> {
         if !self.run_exists(run)? {
             return Err(not_found(run));
         }
-        let sql = "SELECT max(seq) FROM events WHERE run = ?1";
-        let last = self.first(sql, [run.as_str()], |row| column::<Option<i64>>(row, 0))?.flatten();
+        let sql = "SELECT run, seq FROM events WHERE run = ?1 ORDER BY seq DESC";
+        let last = self.find(sql, [run.as_str()], &[run.as_str()], |row| column::<i64>(row, 1))?;
         let seq = rules::next_seq(last.unwrap_or_default().cast_unsigned())?;
         self.insert_event(run, seq, event)?;
         Ok(seq)

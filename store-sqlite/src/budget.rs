@@ -42,7 +42,7 @@ impl Ledgers for Tx<'_> {
     fn ledger(&self, key: &AccountKey) -> Result<Option<Ledger>> {
         let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
                    WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
-        let found = self.first(sql, params![key.0, key.1, key.2], read_account)?;
+        let found = self.find(sql, params![key.0, key.1, key.2], &[&key.0, &key.1, &key.2], read_account)?;
         Ok(found.map(|(_, _, ledger)| ledger))
     }
 
@@ -57,9 +57,9 @@ impl Ledgers for Tx<'_> {
     fn charged(&self, account: &AccountKey, key: &ChargeKey) -> Result<Option<Charged>> {
         let sql = "SELECT key, amount, expires_at, sum FROM charges \
                    WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND key = ?4";
-        let found = self.first(sql, params![account.0, account.1, account.2, key.as_text()], |row| {
-            read_charge(account, row)
-        })?;
+        let key = key.as_text();
+        let params = params![account.0, account.1, account.2, key];
+        let found = self.find(sql, params, &[&key], |row| read_charge(account, row))?;
         Ok(found.map(|(_, charged)| charged))
     }
 

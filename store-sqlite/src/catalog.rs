@@ -113,7 +113,7 @@ pub(crate) fn facets<D: Definition>(doc: &D) -> BTreeSet<(&'static str, &str)> {
 impl Tx<'_> {
     fn stored<D: Definition>(&self, id: &D::Id) -> Result<Option<Stored<D>>> {
         let sql = concat!("SELECT ", columns!(), " FROM definitions d WHERE kind = ?1 AND id = ?2");
-        self.first(sql, params![D::KIND.code(), id.as_ref()], read)
+        self.find(sql, params![D::KIND.code(), id.as_ref()], &[id.as_ref()], read)
     }
 
     fn exists<D: Definition>(&self, id: &D::Id) -> Result<bool> {
@@ -292,9 +292,10 @@ impl Tx<'_> {
     ) -> Result<()> {
         let before = before.map(facets).unwrap_or_default();
         let after = after.map(facets).unwrap_or_default();
-        let sql = "DELETE FROM facets WHERE kind = ?1 AND field = ?2 AND term = ?3 AND id = ?4";
+        let sql = "DELETE FROM facets WHERE kind = ?1 AND field = ?2 AND term = ?3 AND id = ?4 \
+                   RETURNING kind = ?1 AND field = ?2 AND term = ?3 AND id = ?4";
         for (field, term) in before.difference(&after) {
-            self.execute(sql, params![D::KIND.code(), field, term, id.as_ref()])?;
+            self.change(|| key::<D>(id.as_ref()), sql, params![D::KIND.code(), field, term, id.as_ref()])?;
         }
         let sql = "INSERT OR IGNORE INTO facets (kind, field, term, id) VALUES (?1, ?2, ?3, ?4)";
         for (field, term) in after.difference(&before) {
@@ -418,9 +419,13 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         rules::check_delete::<D>(id, stored.as_ref().map(|stored| stored.revision), expect)?;
         self.put_facets(id, stored.as_ref().map(|stored| &*stored.doc), None)?;
         self.delete_versions::<D>(id)?;
-        let key = params![D::KIND.code(), id.as_ref()];
-        self.execute("DELETE FROM last_seqs WHERE kind = ?1 AND definition = ?2", key)?;
-        self.execute("DELETE FROM definitions WHERE kind = ?1 AND id = ?2", key).map(drop)
+        for sql in [
+            "DELETE FROM last_seqs WHERE kind = ?1 AND definition = ?2 RETURNING kind = ?1 AND definition = ?2",
+            "DELETE FROM definitions WHERE kind = ?1 AND id = ?2 RETURNING kind = ?1 AND id = ?2",
+        ] {
+            self.change(|| key::<D>(id.as_ref()), sql, params![D::KIND.code(), id.as_ref()])?;
+        }
+        Ok(())
     }
 
     fn append_version(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {

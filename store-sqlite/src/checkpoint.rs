@@ -63,7 +63,7 @@ impl Tx<'_> {
     fn head(&self, run: &RunId) -> Result<Option<Head>> {
         let sql = "SELECT run, iteration, lease_worker, lease_until, lease_token, head_sum FROM checkpoints \
                    WHERE run = ?1";
-        self.first(sql, [run.as_str()], read_head)
+        self.find(sql, [run.as_str()], &[run.as_str()], read_head)
     }
 
     fn set_lease(&self, run: &RunId, iteration: i64, lease: Option<&Lease>) -> Result<()> {
@@ -71,7 +71,8 @@ impl Tx<'_> {
         let sum = sums::checkpoint_head(run.as_str(), iteration, &columns);
         let sql = "UPDATE checkpoints SET lease_worker = ?2, lease_until = ?3, lease_token = ?4, head_sum = ?5 \
                    WHERE run = ?1";
-        self.execute(sql, params![run.as_str(), columns.worker, columns.until, columns.token, sum]).map(drop)
+        let params = params![run.as_str(), columns.worker, columns.until, columns.token, sum];
+        self.change_one(|| key(run.as_str()), sql, params)
     }
 
     fn grant(
@@ -128,7 +129,7 @@ impl CheckpointStore for Tx<'_> {
 
     fn load(&self, run: &RunId) -> Result<Option<Arc<Checkpoint>>> {
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints WHERE run = ?1");
-        Ok(self.first(sql, [run.as_str()], read)?.map(|found| found.checkpoint))
+        Ok(self.find(sql, [run.as_str()], &[run.as_str()], read)?.map(|found| found.checkpoint))
     }
 
     fn delete(&self, run: &RunId) -> Result<()> {

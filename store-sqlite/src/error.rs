@@ -9,8 +9,8 @@ use store_api::{Error, Outcome};
 /// What a failure of SQLite means. Never a refusal: every failure here dooms the transaction that it happens in,
 /// because SQLite may have undone the whole of it.
 ///
-/// A constraint that fails is a fault of ours or of the file: every rule is checked before a write, and writers
-/// follow one another.
+/// A constraint that fails is damage: every rule is checked before a write, and writers follow one another, so tables
+/// and indexes do not agree.
 pub(crate) fn sqlite(doing: &'static str, error: rusqlite::Error) -> Error {
     use rusqlite::Error as E;
     match &error {
@@ -19,7 +19,7 @@ pub(crate) fn sqlite(doing: &'static str, error: rusqlite::Error) -> Error {
             match failure.code {
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => busy(Duration::ZERO, ANOTHER_PROCESS),
                 // A file that is no database was refused before SQLite saw it; here it has become none.
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation => {
                     Error::corrupt("database file", detail())
                 }
                 ErrorCode::DiskFull | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted => {

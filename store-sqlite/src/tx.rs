@@ -116,10 +116,31 @@ impl<'c> Tx<'c> {
         self.statement(sql)?.execute(params).map_err(|e| error::sqlite("writing to the database", e))
     }
 
-    /// The first row of a query, if there is one.
+    /// The row of a key, whose parts are its first columns, if there is one.
     ///
-    /// A search for a key ends at an entry that SQLite has compared with it, however damaged the rest of the index
-    /// is; that the entry leads to its own row, the row's checksum tells.
+    /// A search in an index whose upper pages are damaged can end at another key: once SQLite has seen the one that is
+    /// asked for, it takes the entry at which it arrives for that one. That an entry leads to its own row, the row's
+    /// checksum tells.
+    pub(crate) fn find<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        key: &[&str],
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.first(sql, params, |row| {
+            for (index, asked) in key.iter().enumerate() {
+                let found = text(row, index)?;
+                if found != *asked {
+                    let detail = format!("leads to {found:?} instead of {asked:?}");
+                    return Err(Error::corrupt("database index", detail));
+                }
+            }
+            read(row)
+        })
+    }
+
+    /// The first row of a query, if there is one.
     pub(crate) fn first<T>(
         &self,
         sql: &str,
@@ -136,8 +157,21 @@ impl<'c> Tx<'c> {
         Ok(self.first(sql, params, |_| Ok(()))?.is_some())
     }
 
-    /// Runs a statement that changes rows which nothing has read before, and gives back of each whether it was meant:
-    /// the row itself is asked, for the index that leads to it may be damaged. Says how many there were.
+    /// Runs a statement that changes one row, which was read before.
+    pub(crate) fn change_one(
+        &self,
+        what: impl FnOnce() -> String,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<()> {
+        match self.execute(sql, params)? {
+            1 => Ok(()),
+            _ => Err(Error::corrupt(what(), "no index leads to it any more")),
+        }
+    }
+
+    /// Runs a statement that changes rows and gives back of each whether it was meant: the row itself is asked, for
+    /// the index that leads to it may be damaged. Says how many there were.
     pub(crate) fn change(
         &self,
         what: impl FnOnce() -> String,
@@ -220,10 +254,7 @@ impl<'c> Tx<'c> {
     pub(crate) fn set_counter(&self, last: u64) -> Result<()> {
         let value = last.cast_signed();
         let sql = "UPDATE meta SET value = ?1, sum = ?2 WHERE key = 'counter'";
-        match self.execute(sql, params![value, sums::counter(value)])? {
-            1 => Ok(()),
-            _ => Err(Error::corrupt("meta/counter", "is gone")),
-        }
+        self.change_one(|| "meta/counter".to_owned(), sql, params![value, sums::counter(value)])
     }
 
     /// A number that was never given before.

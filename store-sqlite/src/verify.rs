@@ -130,7 +130,7 @@ impl Verify<'_, '_> {
     }
 
     fn versions_of<D: Definition>(&mut self) -> Result<()> {
-        let sql = "SELECT v.definition, v.seq, v.id, v.pinned, v.sum, v.doc, l.last_seq FROM versions v \
+        let sql = "SELECT v.id, v.definition, v.seq, v.pinned, v.sum, v.doc, l.last_seq FROM versions v \
                    LEFT JOIN last_seqs l ON l.kind = v.kind AND l.definition = v.definition WHERE v.kind = ?1";
         let verification = &mut self.found;
         self.tx.each(sql, [D::KIND.code()], |row| {

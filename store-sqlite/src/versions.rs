@@ -12,7 +12,7 @@ use crate::tx::{Onward, Tx, column, document, text};
 use crate::{catalog, sums};
 
 /// The columns that [`read`] reads.
-pub(crate) const COLUMNS: &str = "definition, seq, id, pinned, sum, doc";
+pub(crate) const COLUMNS: &str = "id, definition, seq, pinned, sum, doc";
 
 /// What a version's document holds: all of it that is not a column and that never changes.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -72,9 +72,9 @@ struct Checked<'r> {
 }
 
 fn check<'r, D: Definition>(row: &'r Row<'_>) -> Result<Checked<'r>> {
-    let (definition, id) = (text(row, 0)?, text(row, 2)?);
+    let (id, definition) = (text(row, 0)?, text(row, 1)?);
     let doc = document(|| key(id), row, 5)?;
-    let (seq, pinned) = (column(row, 1)?, column(row, 3)?);
+    let (seq, pinned) = (column(row, 2)?, column(row, 3)?);
     let found = sums::version(D::KIND, definition, seq, id, pinned, doc);
     sums::check(|| key(id), column(row, 4)?, found)?;
     Ok(Checked { definition, seq, id, pinned, doc })
@@ -152,18 +152,18 @@ impl Tx<'_> {
 
     pub(crate) fn find_version<D: Definition>(&self, id: &VersionId) -> Result<Option<Version<D>>> {
         let sql = format!("SELECT {COLUMNS} FROM versions WHERE id = ?1 AND kind = ?2");
-        self.first(&sql, params![id.as_str(), D::KIND.code()], read)
+        self.find(&sql, params![id.as_str(), D::KIND.code()], &[id.as_str()], read)
     }
 
     pub(crate) fn set_pinned<D: Definition>(&self, id: &VersionId, pinned: bool) -> Result<()> {
         let sql = format!("SELECT {COLUMNS} FROM versions WHERE id = ?1 AND kind = ?2");
-        let sum = self.first(&sql, params![id.as_str(), D::KIND.code()], |row| {
+        let sum = self.find(&sql, params![id.as_str(), D::KIND.code()], &[id.as_str()], |row| {
             let found = check::<D>(row)?;
             Ok(sums::version(D::KIND, found.definition, found.seq, found.id, pinned, found.doc))
         })?;
         let sum = sum.ok_or_else(|| not_found(id))?;
         let sql = "UPDATE versions SET pinned = ?2, sum = ?3 WHERE id = ?1";
-        self.execute(sql, params![id.as_str(), pinned, sum]).map(drop)
+        self.change_one(|| key(id.as_str()), sql, params![id.as_str(), pinned, sum])
     }
 
     /// Removes all but the `keep` newest versions and the pinned ones. Each row is checked first, so that a flipped
@@ -178,11 +178,14 @@ impl Tx<'_> {
             Ok((found.seq, Some((found.seq.cast_unsigned(), found.pinned))))
         })?;
         let removed = rules::prunable(versions, keep);
-        let sql = "DELETE FROM versions WHERE kind = ?1 AND definition = ?2 AND seq = ?3";
+        let sql = "DELETE FROM versions WHERE kind = ?1 AND definition = ?2 AND seq = ?3 \
+                   RETURNING kind = ?1 AND definition = ?2 AND seq = ?3";
+        let mut gone = 0;
         for seq in &removed {
-            self.execute(sql, params![D::KIND.code(), id.as_ref(), seq.cast_signed()])?;
+            let params = params![D::KIND.code(), id.as_ref(), seq.cast_signed()];
+            gone += self.change(|| catalog::key::<D>(id.as_ref()), sql, params)? as u64;
         }
-        Ok(removed.len() as u64)
+        Ok(gone)
     }
 
     pub(crate) fn delete_versions<D: Definition>(&self, id: &D::Id) -> Result<()> {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use contract_tests::fixture::{
     account, agent, at, charge, checkpoint, event, export, finish, id, run, schedule, seconds, skill,
@@ -56,23 +56,28 @@ impl Index {
 fn damaged(
     fill: fn(&dyn Seams) -> Result<()>,
     index: &str,
-    damage: impl FnOnce(&mut Index),
+    harm: impl FnOnce(&mut Index),
 ) -> (tempfile::TempDir, PathBuf, SqliteStore) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.db");
     let store = SqliteStore::open(&path).unwrap();
     store.transact(fill).unwrap();
     store.close().unwrap();
-    let raw = Connection::open(&path).unwrap();
+    let store = damage(&path, index, harm);
+    (directory, path, store)
+}
+
+/// Damages a closed store in one index, or in a table that is one, and opens it.
+fn damage(path: &Path, index: &str, harm: impl FnOnce(&mut Index)) -> SqliteStore {
+    let raw = Connection::open(path).unwrap();
     let number = |sql: &str| raw.query_one(sql, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
     let size = number("PRAGMA page_size");
     let root = number(&format!("SELECT rootpage FROM sqlite_schema WHERE name = '{index}'"));
     drop(raw);
-    let mut index = Index { file: fs::read(&path).unwrap(), page: (root - 1) * size };
-    damage(&mut index);
-    fs::write(&path, index.file).unwrap();
-    let store = SqliteStore::open(&path).unwrap();
-    (directory, path, store)
+    let mut index = Index { file: fs::read(path).unwrap(), page: (root - 1) * size };
+    harm(&mut index);
+    fs::write(path, index.file).unwrap();
+    SqliteStore::open(path).unwrap()
 }
 
 #[track_caller]
@@ -268,4 +273,73 @@ fn events_of_another_run_are_not_given() {
     let found: Result<Vec<_>> = page::all(500, |page| store.audit().events(&id("x2"), page)).collect();
     assert_corrupt(found, "events/x1/");
     assert!(!store.verify().unwrap().is_sound());
+}
+
+/// A call that goes by the id of something.
+type Call = fn(&SqliteStore, &str) -> Result<()>;
+
+/// Many records with the same ids in every seam.
+fn many(seams: &dyn Seams) -> Result<()> {
+    for number in 0..1500 {
+        let name = format!("n{number:04}");
+        let mut skill = skill(&name);
+        skill.schedule = Some(schedule(Some(at(number))));
+        seams.skills().save(&skill, Expect::Absent)?;
+        seams.skills().append_version(&version(&name, skill))?;
+        seams.budgets().add(&charge(&account(&name, 100), 1).with_key(id("k")), at(0))?;
+        seams.audit().start_run(&run(&name, number))?;
+        seams.audit().append_event(&id(&name), &event(1))?;
+        seams.checkpoints().save(&checkpoint(&name, 1))?;
+    }
+    Ok(())
+}
+
+/// A page above the leaves holds a key itself, and leads for what is before it to a page of what comes after it, or the
+/// other way round. SQLite has seen the key that is asked for, and takes the entry at which it arrives for that one.
+#[test]
+fn a_search_by_key_ends_at_that_key_or_is_corrupt() {
+    const EVENTS: &str = "sqlite_autoindex_events_1";
+    let cases: [(&str, Call); 16] = [
+        ("sqlite_autoindex_definitions_1", |s, name| s.skills().get(&id(name)).map(drop)),
+        ("sqlite_autoindex_definitions_1", |s, name| s.skills().delete(&id(name), Expect::Any)),
+        ("sqlite_autoindex_definitions_1", |s, name| s.skills().mark_scheduled_run(&id(name), at(1), None)),
+        ("sqlite_autoindex_definitions_1", |s, name| s.skills().reschedule(&id(name), None)),
+        ("last_seqs", |s, name| s.skills().append_version(&version("new", skill(name))).map(drop)),
+        ("last_seqs", |s, name| s.skills().delete(&id(name), Expect::Any)),
+        ("sqlite_autoindex_versions_1", |s, name| s.skills().version(&id(name)).map(drop)),
+        ("sqlite_autoindex_versions_1", |s, name| s.skills().pin_version(&id(name), true)),
+        ("sqlite_autoindex_accounts_1", |s, name| s.budgets().usage(&account(name, 100), at(0)).map(drop)),
+        ("sqlite_autoindex_accounts_1", |s, name| s.budgets().reset(&account(name, 100))),
+        ("charges", |s, name| {
+            s.budgets().add(&charge(&account(name, 100), 1).with_key(id("k")), at(0)).map(drop)
+        }),
+        ("sqlite_autoindex_runs_1", |s, name| s.audit().run(&id(name)).map(drop)),
+        ("sqlite_autoindex_runs_1", |s, name| s.audit().finish_run(&id(name), &finish(9000)).map(drop)),
+        (EVENTS, |s, name| s.audit().append_event(&id(name), &event(2)).map(drop)),
+        ("sqlite_autoindex_checkpoints_1", |s, name| s.checkpoints().load(&id(name)).map(drop)),
+        ("sqlite_autoindex_checkpoints_1", |s, name| s.checkpoints().delete(&id(name))),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let filled = directory.path().join("filled.db");
+    let store = SqliteStore::open(&filled).unwrap();
+    store.transact(many).unwrap();
+    store.close().unwrap();
+    for (index, call) in cases {
+        let path = directory.path().join("s.db");
+        fs::copy(&filled, &path).unwrap();
+        let mut asked = String::new();
+        let store = damage(&path, index, |page| {
+            let (cell, next, last) = (page.cell(0), page.cell(1), page.cell(page.cells() - 1));
+            let name = page.file[cell..]
+                .windows(5)
+                .find(|text| text[0] == b'n' && text[1..].iter().all(u8::is_ascii_digit));
+            asked = String::from_utf8(name.unwrap().to_vec()).unwrap();
+            // Of events the last one is looked for, from above.
+            let (from, to) = if index == EVENTS { (cell, next) } else { (last, cell) };
+            page.file.copy_within(from..from + 4, to);
+        });
+        let error = call(&store, &asked).expect_err(index);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{index}: {error}");
+        store.close().unwrap();
+    }
 }
