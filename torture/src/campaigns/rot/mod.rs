@@ -46,7 +46,7 @@ const SHORT: u64 = 4_000;
 const FULL: u64 = 100_000;
 
 /// How many of them in a large store, in which every flip takes long.
-const SHORT_LARGE: u64 = 100;
+const SHORT_LARGE: u64 = 60;
 const FULL_LARGE: u64 = 5_000;
 
 /// How many bits a redb file begins with that tell what it is, which of its two commits counts, and what they are.
