@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::{Error, Result};
 
@@ -203,7 +203,7 @@ pub fn decode<T: DeserializeOwned>(what: impl FnOnce() -> String, text: &str) ->
 pub fn checksum(parts: &[&[u8]]) -> u64 {
     parts.iter().fold(0, |sum, part| {
         let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-        xxh3_64_with_seed(part, sum ^ length.rotate_left(32))
+        XxHash3_64::oneshot_with_seed(sum ^ length.rotate_left(32), part)
     })
 }
 

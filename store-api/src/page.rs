@@ -79,10 +79,10 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// For engines: a page from up to `limit + 1` items, read in order from the request's position on. The item over
-    /// the limit says only that there is a next page, which starts after the `position` of the last one.
+    /// the limit says only that there is a next page.
     ///
     /// # Errors
-    /// `Backend` when a position cannot be encoded, which none of ours causes.
+    /// As [`Page::of`].
     pub fn cut<K: Serialize>(
         list: List,
         request: &PageRequest,
@@ -91,6 +91,20 @@ impl<T> Page<T> {
     ) -> Result<Page<T>> {
         let more = items.len() > request.limit;
         items.truncate(request.limit);
+        Page::of(list, items, more, position)
+    }
+
+    /// For engines: a page of these items. If there are `more`, the next page starts after the `position` of the last
+    /// one.
+    ///
+    /// # Errors
+    /// `Backend` when a position cannot be encoded, which none of ours causes.
+    pub fn of<K: Serialize>(
+        list: List,
+        items: Vec<T>,
+        more: bool,
+        position: impl FnOnce(&T) -> K,
+    ) -> Result<Page<T>> {
         let next = match items.last() {
             Some(last) if more => Some(Cursor::new(list, &position(last))?),
             _ => None,
@@ -101,6 +115,14 @@ impl<T> Page<T> {
     /// The same page with each item turned into something else.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(f).collect(), next: self.next }
+    }
+
+    /// The same, where that can fail.
+    ///
+    /// # Errors
+    /// The first that `f` gives.
+    pub fn try_map<U>(self, f: impl FnMut(T) -> Result<U>) -> Result<Page<U>> {
+        Ok(Page { items: self.items.into_iter().map(f).collect::<Result<_>>()?, next: self.next })
     }
 }
 

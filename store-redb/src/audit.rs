@@ -191,10 +191,10 @@ impl AuditStore for Tx<'_> {
         if let Some(seq) = page.position::<u64>(List::Events)? {
             span = span.after(&keys::event(run.as_str(), seq));
         }
-        let found = self.take(EVENTS, span, Order::Forwards, page.limit() + 1, |key, body| {
+        let (found, more) = self.page(EVENTS, span, Order::Forwards, page.limit(), |key, body| {
             decode::<Event>(EVENTS, key, body).map(Arc::new)
         })?;
-        Page::cut(List::Events, page, found, |event| event.seq)
+        Page::of(List::Events, found, more, |event| event.seq)
     }
 
     fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {

@@ -9,7 +9,7 @@ use std::fs::File;
 
 use redb::{Builder, RepairSession, StorageBackend};
 use store_api::Result;
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use crate::error::{Fault, catch};
 use crate::open::{PEEK_CACHE, backend};
@@ -67,12 +67,12 @@ fn hide_our_tables(header: &mut [u8; HEADER]) -> bool {
     let flags = header[FLAGS];
     let begin = if flags & SECOND == 0 { SLOTS } else { SLOTS + SLOT };
     let (fields, sum) = header[begin..begin + SLOT].split_at_mut(SLOT_SUM);
-    if flags & TWO_PHASES == 0 || *sum != xxh3_128(fields).to_le_bytes() {
+    if flags & TWO_PHASES == 0 || *sum != XxHash3_128::oneshot(fields).to_le_bytes() {
         return false;
     }
     // The version, then whether there is a root of our tables.
     fields[1] = 0;
-    sum.copy_from_slice(&xxh3_128(fields).to_le_bytes());
+    sum.copy_from_slice(&XxHash3_128::oneshot(fields).to_le_bytes());
     true
 }
 

@@ -100,13 +100,13 @@ impl BudgetStore for Tx<'_> {
         let position = page.position::<AccountKey>(List::Accounts)?;
         time::nanos("now", now)?;
         let span = position.map_or(Span::all(), |key| Span::all().after(&keys::account(&key)));
-        let found = self.take(ACCOUNTS, span, Order::Forwards, page.limit() + 1, |key, body| {
+        let (found, more) = self.page(ACCOUNTS, span, Order::Forwards, page.limit(), |key, body| {
             let (_, account) = account_of(ACCOUNTS, key, &mut Fields::of(key))?;
             let ledger: Ledger = decode(ACCOUNTS, key, body)?;
             let usage = ledger.usage(&account.meter.window, now)?;
             Ok(AccountUsage { account, usage })
         })?;
-        Page::cut(List::Accounts, page, found, |found| found.account.key())
+        Page::of(List::Accounts, found, more, |found| found.account.key())
     }
 
     fn reset(&self, account: &Account) -> Result<()> {

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use store_api::{
     Agent, AgentStore, Catalog, ChannelId, Claim, Definition, DefinitionFilter, Edit, Entity, Error, Expect,
-    Lease, LeaseToken, List, Name, NewVersion, Page, PageRequest, PrincipalId, Published, Result, Revision,
-    RunState, SecretDigest, Stored, Version, VersionId, WorkerId, lease, rules, time,
+    Kind, Lease, LeaseToken, List, Name, NewVersion, Page, PageRequest, PrincipalId, Published, Result,
+    Revision, RunState, SecretDigest, Stored, Version, VersionId, WorkerId, lease, rules, time,
 };
 
 use crate::index;
@@ -34,6 +34,20 @@ pub(crate) fn key<D: Definition>(id: &D::Id) -> Key {
 
 pub(crate) fn not_found<D: Definition>(id: &D::Id) -> Error {
     Error::not_found(D::KIND.entity(), id.as_ref())
+}
+
+/// The places of what is due at a moment.
+fn due_until(kind: Kind, now: DateTime<Utc>) -> Result<Span> {
+    let key = keys::of_kind(kind);
+    Ok(Span::under(&key).through(&key.signed(time::nanos("now", now)?)))
+}
+
+fn due_place<D: Definition>(key: &[u8], _: &[u8]) -> Result<DuePlace<D>> {
+    let mut fields = Fields::of(key);
+    keys::kind(&mut fields)?;
+    let place = (fields.signed()?, stored_id(DUE, key, fields.text()?)?);
+    fields.end()?;
+    Ok(place)
 }
 
 /// An id that was read from a table.
@@ -218,36 +232,15 @@ impl Tx<'_> {
         })
     }
 
-    /// The due definitions after `position`, up to `limit` of those whose run state `keep` keeps, each with its
-    /// place in the order.
-    fn due_after<D: Definition>(
-        &self,
-        now: DateTime<Utc>,
-        position: Option<DuePlace<D>>,
-        limit: usize,
-        keep: impl Fn(&RunState) -> bool,
-    ) -> Result<Vec<(DuePlace<D>, Stored<D>)>> {
-        let kind = keys::of_kind(D::KIND);
-        let mut span = Span::under(&kind).through(&kind.signed(time::nanos("now", now)?));
-        if let Some((at, id)) = &position {
-            span = span.after(&keys::due(D::KIND, *at, id.as_ref()));
+    /// The definition that is due at a place.
+    fn due_at<D: Definition>(&self, (at, id): &DuePlace<D>) -> Result<(RunState, Stored<D>)> {
+        let found = self.led_to::<D>(id)?;
+        let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
+        if state.next_run_at != Some(time::from_nanos(*at)) {
+            let place = value::place(DUE, &keys::due(D::KIND, *at, id.as_ref()));
+            return Err(Error::corrupt(place, "is due at another time"));
         }
-        let read = |key: &[u8], _: &[u8]| -> Result<DuePlace<D>> {
-            let mut fields = Fields::of(key);
-            keys::kind(&mut fields)?;
-            let place = (fields.signed()?, stored_id(DUE, key, fields.text()?)?);
-            fields.end()?;
-            Ok(place)
-        };
-        self.pick(DUE, span, Order::Forwards, limit, read, |(at, id)| {
-            let found = self.led_to::<D>(&id)?;
-            let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
-            if state.next_run_at != Some(time::from_nanos(at)) {
-                let place = value::place(DUE, &keys::due(D::KIND, at, id.as_ref()));
-                return Err(Error::corrupt(place, "is due at another time"));
-            }
-            Ok(keep(&state).then_some(((at, id), found)))
-        })
+        Ok((state, found))
     }
 
     fn mark<D: Definition>(&self, id: &D::Id, before: &RunState, after: &RunState) -> Result<()> {
@@ -320,7 +313,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn latest(&self, id: &D::Id) -> Result<Option<Arc<Version<D>>>> {
-        Ok(self.newest_versions::<D>(id, None, 1)?.pop())
+        self.latest_version(id)
     }
 
     fn restore(&self, version: &VersionId, expect: Expect) -> Result<Stored<D>> {
@@ -355,10 +348,12 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {
         let list = D::KIND.due();
-        let position = page.position(list)?;
-        let found = self.due_after::<D>(now, position, page.limit() + 1, |_| true)?;
-        let position = |(place, _): &(DuePlace<D>, Stored<D>)| place.clone();
-        Ok(Page::cut(list, page, found, position)?.map(|(_, found)| found))
+        let mut span = due_until(D::KIND, now)?;
+        if let Some((at, id)) = page.position::<DuePlace<D>>(list)? {
+            span = span.after(&keys::due(D::KIND, at, id.as_ref()));
+        }
+        let (places, more) = self.page(DUE, span, Order::Forwards, page.limit(), due_place::<D>)?;
+        Page::of(list, places, more, DuePlace::<D>::clone)?.try_map(|place| Ok(self.due_at::<D>(&place)?.1))
     }
 
     fn mark_scheduled_run(
@@ -387,11 +382,13 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     ) -> Result<Vec<Claim<D>>> {
         rules::check_max(max)?;
         lease::end(now, lease)?;
-        let claimable = |state: &RunState| lease::claimable(state.lease.as_ref(), now);
-        let found = self.due_after::<D>(now, None, max, claimable)?;
-        let claim = |((due_at, id), found): (DuePlace<D>, Stored<D>)| {
+        let span = due_until(D::KIND, now)?;
+        let found = self.pick(DUE, span, Order::Forwards, max, due_place::<D>, |place| {
+            let (state, found) = self.due_at::<D>(&place)?;
+            Ok(lease::claimable(state.lease.as_ref(), now).then_some((place, state, found)))
+        })?;
+        let claim = |((due_at, id), before, found): (DuePlace<D>, RunState, Stored<D>)| {
             let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, lease)?;
-            let before = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             let after = RunState { lease: Some(lease.clone()), ..before.clone() };
             self.mark::<D>(&id, &before, &after)?;
             let doc = Arc::new(rules::assemble(Arc::unwrap_or_clone(found.doc), after));

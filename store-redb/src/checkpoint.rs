@@ -26,6 +26,11 @@ fn key(run: &RunId) -> Key {
     Key::new().text(run.as_str())
 }
 
+/// A head with its key, which is that of its checkpoint too.
+fn keyed_head(key: &[u8], body: &[u8]) -> Result<(Vec<u8>, Head)> {
+    Ok((key.to_vec(), decode(CHECKPOINT_HEADS, key, body)?))
+}
+
 impl Tx<'_> {
     fn head(&self, run: &RunId) -> Result<Option<Head>> {
         self.record(CHECKPOINT_HEADS, &key(run))
@@ -66,20 +71,9 @@ impl Tx<'_> {
         Ok(lease)
     }
 
-    /// The checkpoints of a span, up to `limit` of those whose head `keep` keeps.
-    fn checkpoints_in(
-        &self,
-        span: Span,
-        limit: usize,
-        keep: impl Fn(&Head) -> bool,
-    ) -> Result<Vec<(Head, Arc<Checkpoint>)>> {
-        let read = |key: &[u8], body: &[u8]| {
-            let head: Head = decode(CHECKPOINT_HEADS, key, body)?;
-            Ok(keep(&head).then(|| (key.to_vec(), head)))
-        };
-        self.pick(CHECKPOINT_HEADS, span, Order::Forwards, limit, read, |kept| {
-            kept.map(|(key, head)| Ok((head, Arc::new(self.expected(CHECKPOINTS, &key)?)))).transpose()
-        })
+    /// The checkpoint whose head has this key.
+    fn checkpoint_of_head(&self, key: &[u8]) -> Result<Arc<Checkpoint>> {
+        self.expected(CHECKPOINTS, key).map(Arc::new)
     }
 }
 
@@ -104,10 +98,12 @@ impl CheckpointStore for Tx<'_> {
     fn interrupted(&self, page: &PageRequest) -> Result<Page<Interrupted>> {
         let position = page.position::<RunId>(List::Interrupted)?;
         let span = position.map_or(Span::all(), |run| Span::all().after(&key(&run)));
-        let found = self.checkpoints_in(span, page.limit() + 1, |_| true)?;
-        let listed =
-            found.into_iter().map(|(head, checkpoint)| Interrupted { checkpoint, lease: head.lease });
-        Page::cut(List::Interrupted, page, listed.collect(), |found| found.checkpoint.run.clone())
+        let (heads, more) = self.page(CHECKPOINT_HEADS, span, Order::Forwards, page.limit(), keyed_head)?;
+        let list = |(key, head): (Vec<u8>, Head)| {
+            Ok(Interrupted { checkpoint: self.checkpoint_of_head(&key)?, lease: head.lease })
+        };
+        let found = heads.into_iter().map(list).collect::<Result<_>>()?;
+        Page::of(List::Interrupted, found, more, |found: &Interrupted| found.checkpoint.run.clone())
     }
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, lease: Duration) -> Result<Lease> {
@@ -127,7 +123,10 @@ impl CheckpointStore for Tx<'_> {
         rules::check_max(max)?;
         lease::end(now, lease)?;
         let found =
-            self.checkpoints_in(Span::all(), max, |head| lease::claimable(head.lease.as_ref(), now))?;
+            self.pick(CHECKPOINT_HEADS, Span::all(), Order::Forwards, max, keyed_head, |(key, head)| {
+                let is_free = lease::claimable(head.lease.as_ref(), now);
+                is_free.then(|| Ok((head, self.checkpoint_of_head(&key)?))).transpose()
+            })?;
         let claim = |(head, checkpoint): (Head, Arc<Checkpoint>)| {
             let lease = self.grant(&checkpoint.run, &head, worker, now, lease)?;
             Ok(Interrupted { checkpoint, lease: Some(lease) })

@@ -164,8 +164,8 @@ impl<'k> Tx<'k> {
         }
     }
 
-    /// What `read` makes of the first entries of a span, `limit` at most.
-    pub(crate) fn take<T>(
+    /// What `read` makes of the first entries of a span, `limit` at most, of key and stored value.
+    fn first<T>(
         &self,
         table: Table,
         mut span: Span,
@@ -175,14 +175,44 @@ impl<'k> Tx<'k> {
     ) -> Result<Vec<T>> {
         let mut found = Vec::new();
         loop {
-            let chunk = self.next_chunk(table, &mut span, order, limit - found.len(), |key, stored| {
-                read(key, value::open(table, key, stored)?)
-            })?;
+            let chunk = self.next_chunk(table, &mut span, order, limit - found.len(), &mut read)?;
             found.extend(chunk.found);
             if chunk.is_last || found.len() >= limit {
                 return Ok(found);
             }
         }
+    }
+
+    /// What `read` makes of the first entries of a span, `limit` at most, their values checked.
+    pub(crate) fn take<T>(
+        &self,
+        table: Table,
+        span: Span,
+        order: Order,
+        limit: usize,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        self.first(table, span, order, limit, |key, stored| read(key, value::open(table, key, stored)?))
+    }
+
+    /// One page of a span: what `read` makes of its first `limit` entries, and whether there are more. The entry over
+    /// the limit is not read.
+    pub(crate) fn page<T>(
+        &self,
+        table: Table,
+        span: Span,
+        order: Order,
+        limit: usize,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<T>,
+    ) -> Result<(Vec<T>, bool)> {
+        let mut found = Vec::new();
+        let seen = self.first(table, span, order, limit + 1, |key, stored| {
+            if found.len() < limit {
+                found.push(read(key, value::open(table, key, stored)?)?);
+            }
+            Ok(())
+        })?;
+        Ok((found, seen.len() > limit))
     }
 
     /// Up to `limit` of what `pick` makes of what `read` made of the entries of a span. `pick` may pass over some, and
@@ -361,6 +391,23 @@ mod tests {
             tree.shown.take();
             assert_eq!(tree.take(Span::all(), order, 9).unwrap_err().kind(), ErrorKind::Corrupt, "{keys:?}");
         }
+    }
+
+    #[test]
+    fn a_page_says_whether_there_are_more_and_does_not_read_them() {
+        let mut tree = Damaged::new(numbered(3), b"{}");
+        tree.entries[2].1.clear();
+        let page = |limit| {
+            tree.shown.take();
+            Tx::on(&tree).page(RUNS, Span::all(), Order::Forwards, limit, |key, _| Ok(key[1]))
+        };
+        assert_eq!(page(1).unwrap(), (vec![0], true));
+        assert_eq!(page(2).unwrap(), (vec![0, 1], true));
+        assert_eq!(page(3).unwrap_err().kind(), ErrorKind::Corrupt);
+        tree.entries.pop();
+        tree.shown.take();
+        let all = Tx::on(&tree).page(RUNS, Span::all(), Order::Forwards, 2, |key, _| Ok(key[1]));
+        assert_eq!(all.unwrap(), (vec![0, 1], false));
     }
 
     #[test]

@@ -19,6 +19,10 @@ fn key<D: Definition>(id: &D::Id, seq: u64) -> Key {
     keys::version(D::KIND, id.as_ref(), seq)
 }
 
+fn read<D: Definition>(key: &[u8], body: &[u8]) -> Result<Arc<Version<D>>> {
+    decode(VERSIONS, key, body).map(Arc::new)
+}
+
 /// What of a version its removal needs: the rest of the document is passed over.
 #[derive(Deserialize)]
 struct Head {
@@ -70,20 +74,9 @@ impl Tx<'_> {
         self.delete(VERSIONS, &place).map(drop)
     }
 
-    /// Up to `limit` versions of a definition, newest first, those before `seq` only.
-    pub(crate) fn newest_versions<D: Definition>(
-        &self,
-        id: &D::Id,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<Arc<Version<D>>>> {
-        let mut span = Span::under(&catalog::key::<D>(id));
-        if let Some(seq) = before {
-            span = span.before(&key::<D>(id, seq));
-        }
-        self.take(VERSIONS, span, Order::Backwards, limit, |key, body| {
-            decode(VERSIONS, key, body).map(Arc::new)
-        })
+    pub(crate) fn latest_version<D: Definition>(&self, id: &D::Id) -> Result<Option<Arc<Version<D>>>> {
+        let span = Span::under(&catalog::key::<D>(id));
+        Ok(self.take(VERSIONS, span, Order::Backwards, 1, read)?.pop())
     }
 
     pub(crate) fn versions_page<D: Definition>(
@@ -92,9 +85,12 @@ impl Tx<'_> {
         page: &PageRequest,
     ) -> Result<Page<Arc<Version<D>>>> {
         let list = D::KIND.versions();
-        let before = page.position(list)?;
-        let found = self.newest_versions::<D>(id, before, page.limit() + 1)?;
-        Page::cut(list, page, found, |version| version.seq)
+        let mut span = Span::under(&catalog::key::<D>(id));
+        if let Some(seq) = page.position(list)? {
+            span = span.before(&key::<D>(id, seq));
+        }
+        let (found, more) = self.page(VERSIONS, span, Order::Backwards, page.limit(), read)?;
+        Page::of(list, found, more, |version: &Arc<Version<D>>| version.seq)
     }
 
     /// The version with this id, if it is one of this kind.

@@ -296,11 +296,11 @@ impl AuditStore for Tx<'_> {
         let sql =
             "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq";
         let (params, onward) = (params![run.as_str(), after], Onward::rising(Some(after)));
-        let found = self.take(sql, params, onward, page.limit() + 1, |row| {
+        let (found, more) = self.page(sql, params, onward, page.limit(), |row| {
             let (seq, event) = read_event_of(run, row)?;
-            Ok((seq, Some(Arc::new(event))))
+            Ok((seq, Arc::new(event)))
         })?;
-        Page::cut(List::Events, page, found, |event| event.seq)
+        Page::of(List::Events, found, more, |event| event.seq)
     }
 
     fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {

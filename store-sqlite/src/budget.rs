@@ -129,12 +129,12 @@ impl BudgetStore for Tx<'_> {
         let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
                    WHERE (caller, meter, \"window\") > (?1, ?2, ?3) ORDER BY caller, meter, \"window\"";
         let (params, onward) = (params![caller, meter, window], Onward::rising(position));
-        let found = self.take(sql, params, onward, page.limit() + 1, |row| {
+        let (found, more) = self.page(sql, params, onward, page.limit(), |row| {
             let (key, account, ledger) = read_account(row)?;
             let usage = ledger.usage(&account.meter.window, now)?;
-            Ok((key, Some(AccountUsage { account, usage })))
+            Ok((key, AccountUsage { account, usage }))
         })?;
-        Page::cut(List::Accounts, page, found, |found| found.account.key())
+        Page::of(List::Accounts, found, more, |found| found.account.key())
     }
 
     fn reset(&self, account: &Account) -> Result<()> {

@@ -27,6 +27,14 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
+/// The due definitions of a kind at a moment, after a place, in their order.
+const DUE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM definitions d WHERE kind = ?1 AND next_run_at <= ?2 AND (next_run_at, id) > (?3, ?4) \
+     ORDER BY next_run_at, id"
+);
+
 /// A definition from a row of [`columns`], every part of it checked.
 pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Stored<D>> {
     read_with(run_state::<D>(text(row, 0)?, row, 2)?, row)
@@ -304,30 +312,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The due definitions after `position`, each with its place, up to `limit` of those that `keep` keeps.
-    fn due_after<D: Definition>(
-        &self,
-        now: DateTime<Utc>,
-        position: Option<DuePlace<D>>,
-        limit: usize,
-        keep: impl Fn(&RunState) -> bool,
-    ) -> Result<Vec<(DuePlace<D>, Stored<D>)>> {
-        let now = time::nanos("now", now)?;
-        let (at, id) = position.as_ref().map_or((i64::MIN, ""), |(at, id)| (*at, id.as_ref()));
-        let sql = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM definitions d WHERE kind = ?1 AND next_run_at <= ?2 AND (next_run_at, id) > (?3, ?4) \
-             ORDER BY next_run_at, id"
-        );
-        let params = params![D::KIND.code(), now, at, id];
-        self.take(sql, params, Onward::rising(position.clone()), limit, |row| {
+    /// The first due definitions that nobody holds at `now`, each with the time at which it is due.
+    fn claimable<D: Definition>(&self, now: DateTime<Utc>, max: usize) -> Result<Vec<(i64, Stored<D>)>> {
+        let params = params![D::KIND.code(), time::nanos("now", now)?, i64::MIN, ""];
+        self.take(DUE, params, Onward::<DuePlace<D>>::rising(None), max, |row| {
             let (at, id) = (column(row, 2)?, text(row, 0)?);
             let state = run_state::<D>(id, row, 2)?;
-            let kept = keep(&state).then(|| read_with::<D>(state, row)).transpose()?;
-            let id = kept.as_ref().map_or_else(|| stored_id::<D>(id), |found| Ok(found.doc.id().clone()))?;
-            let place = (at, id);
-            Ok((place.clone(), kept.map(|found| (place, found))))
+            let place = (at, stored_id::<D>(id)?);
+            let is_free = lease::claimable(state.lease.as_ref(), now);
+            let found = is_free.then(|| read_with::<D>(state, row)).transpose()?;
+            Ok((place, found.map(|found| (at, found))))
         })
     }
 }
@@ -440,8 +434,8 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn versions(&self, id: &D::Id, page: &PageRequest) -> Result<Page<Arc<Version<D>>>> {
         let before: Option<i64> = page.position(D::KIND.versions())?;
-        let found = self.versions_before::<D>(id, before.unwrap_or(i64::MAX), page.limit() + 1)?;
-        Page::cut(D::KIND.versions(), page, found, |version| version.seq)
+        let (found, more) = self.versions_before::<D>(id, before.unwrap_or(i64::MAX), page.limit())?;
+        Page::of(D::KIND.versions(), found, more, |version| version.seq)
     }
 
     fn version(&self, id: &VersionId) -> Result<Option<Arc<Version<D>>>> {
@@ -449,7 +443,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn latest(&self, id: &D::Id) -> Result<Option<Arc<Version<D>>>> {
-        Ok(self.versions_before::<D>(id, i64::MAX, 1)?.pop())
+        self.latest_version(id)
     }
 
     fn restore(&self, version: &VersionId, expect: Expect) -> Result<Stored<D>> {
@@ -486,10 +480,16 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {
-        let position = page.position(D::KIND.due())?;
-        let found = self.due_after::<D>(now, position, page.limit() + 1, |_| true)?;
-        let position = |(place, _): &(DuePlace<D>, Stored<D>)| place.clone();
-        Ok(Page::cut(D::KIND.due(), page, found, position)?.map(|(_, found)| found))
+        let position: Option<DuePlace<D>> = page.position(D::KIND.due())?;
+        let (at, id) = position.as_ref().map_or((i64::MIN, ""), |(at, id)| (*at, id.as_ref()));
+        let params = params![D::KIND.code(), time::nanos("now", now)?, at, id];
+        let onward = Onward::rising(position.clone());
+        let (found, more) = self.page(DUE, params, onward, page.limit(), |row| {
+            let (at, found) = (column(row, 2)?, read::<D>(row)?);
+            Ok(((at, found.doc.id().clone()), (at, found)))
+        })?;
+        let position = |(at, found): &(i64, Stored<D>)| (*at, found.doc.id().clone());
+        Ok(Page::of(D::KIND.due(), found, more, position)?.map(|(_, found)| found))
     }
 
     fn mark_scheduled_run(
@@ -517,9 +517,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     ) -> Result<Vec<Claim<D>>> {
         rules::check_max(max)?;
         lease::end(now, length)?;
-        let free = |state: &RunState| lease::claimable(state.lease.as_ref(), now);
-        let found = self.due_after::<D>(now, None, max, free)?;
-        let claim = |((due_at, _), found): (DuePlace<D>, Stored<D>)| {
+        let claim = |(due_at, found): (i64, Stored<D>)| {
             let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, length)?;
             let state = found.doc.schedule().map(|schedule| schedule.run_state()).unwrap_or_default();
             let state = RunState { lease: Some(lease.clone()), ..state };
@@ -528,7 +526,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
             let stored = Stored { doc, revision: found.revision };
             Ok(Claim { stored, due_at: time::from_nanos(due_at), lease })
         };
-        found.into_iter().map(claim).collect()
+        self.claimable::<D>(now, max)?.into_iter().map(claim).collect()
     }
 
     fn finish_claim(
@@ -621,9 +619,7 @@ mod tests {
             let plan = plan(&list_query::<Skill>(&filter, "").0);
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
         }
-        let due = "SELECT id FROM definitions WHERE kind = ?1 AND next_run_at <= ?2 \
-                   AND (next_run_at, id) > (?3, ?4) ORDER BY next_run_at, id";
-        let plan = plan(due);
+        let plan = plan(DUE);
         assert!(plan.contains("definitions_due") && !plan.contains("TEMP B-TREE"), "{plan}");
     }
 }

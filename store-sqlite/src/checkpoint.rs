@@ -146,11 +146,11 @@ impl CheckpointStore for Tx<'_> {
         let after: Option<RunId> = page.position(List::Interrupted)?;
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints WHERE run > ?1 ORDER BY run");
         let params = [after.as_ref().map_or("", RunId::as_str).to_owned()];
-        let found = self.take(sql, params, Onward::rising(after), page.limit() + 1, |row| {
+        let (found, more) = self.page(sql, params, Onward::rising(after), page.limit(), |row| {
             let found = read(row)?;
-            Ok((found.checkpoint.run.clone(), Some(found)))
+            Ok((found.checkpoint.run.clone(), found))
         })?;
-        Page::cut(List::Interrupted, page, found, |found| found.checkpoint.run.clone())
+        Page::of(List::Interrupted, found, more, |found| found.checkpoint.run.clone())
     }
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, length: Duration) -> Result<Lease> {

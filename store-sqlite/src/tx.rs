@@ -241,6 +241,30 @@ impl<'c> Tx<'c> {
         Ok(found)
     }
 
+    /// One page of a query that has an order and of which every row is listed: the first `limit` rows, and whether
+    /// there are more. `read` gives the key of each; the row over the limit is not read.
+    pub(crate) fn page<K: Ord + Debug, T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut onward: Onward<K>,
+        limit: usize,
+        mut read: impl FnMut(&Row<'_>) -> Result<(K, T)>,
+    ) -> Result<(Vec<T>, bool)> {
+        let (mut found, mut more) = (Vec::new(), false);
+        self.each(sql, params, |row| {
+            more = found.len() == limit;
+            if more {
+                return Ok(ControlFlow::Break(()));
+            }
+            let (key, item) = read(row)?;
+            onward.step(key)?;
+            found.push(item);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((found, more))
+    }
+
     /// The last number that the store-wide counter gave.
     pub(crate) fn counter(&self) -> Result<u64> {
         let found = self.first("SELECT value, sum FROM meta WHERE key = 'counter'", [], |row| {
@@ -318,13 +342,35 @@ impl Seams for Tx<'_> {
 
 #[cfg(test)]
 mod tests {
-    use store_api::{Expect, Name, PrincipalId, Skill, SkillId};
+    use store_api::{ErrorKind, Expect, Name, PrincipalId, Skill, SkillId};
 
     use super::*;
     use crate::SqliteStore;
 
     fn count(tx: &Tx<'_>) -> Result<Option<i64>> {
         tx.first("SELECT count(*) FROM definitions", [], |row| column(row, 0))
+    }
+
+    #[test]
+    fn a_page_says_whether_there_are_more_and_does_not_read_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(directory.path().join("s.db")).unwrap();
+        let lent = store.readers.take().unwrap();
+        let tx = Tx::looking(lent.connection().unwrap(), &lent);
+        tx.one_moment().unwrap();
+        let page = |limit| {
+            let sql = "SELECT column1 FROM (VALUES (1), (2), ('damaged'))";
+            tx.page(sql, [], Onward::rising(None), limit, |row| {
+                let number: i64 = column(row, 0)?;
+                Ok((number, number))
+            })
+        };
+        assert_eq!(page(1).unwrap(), (vec![1], true));
+        assert_eq!(page(2).unwrap(), (vec![1, 2], true));
+        assert_eq!(page(3).unwrap_err().kind(), ErrorKind::Corrupt);
+        let all =
+            tx.page("VALUES (1), (2)", [], Onward::rising(None), 2, |row| Ok((column::<i64>(row, 0)?, ())));
+        assert_eq!(all.unwrap(), (vec![(), ()], false));
     }
 
     /// A call that reads twice sees one moment or nothing: what is committed between two looks is in neither.

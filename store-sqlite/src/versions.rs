@@ -133,21 +133,28 @@ impl Tx<'_> {
         Ok(Arc::new(content.version(version.id.clone(), seq, version.pinned)))
     }
 
-    /// Up to `limit` versions with a seq below `before`, newest first.
+    /// Up to `limit` versions with a seq below `before`, newest first, and whether there are more.
     pub(crate) fn versions_before<D: Definition>(
         &self,
         id: &D::Id,
         before: i64,
         limit: usize,
-    ) -> Result<Vec<Arc<Version<D>>>> {
+    ) -> Result<(Vec<Arc<Version<D>>>, bool)> {
         let sql = format!(
             "SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 AND seq < ?3 ORDER BY seq DESC"
         );
         let params = params![D::KIND.code(), id.as_ref(), before];
-        self.take(&sql, params, Onward::falling(Some(before)), limit, |row| {
+        self.page(&sql, params, Onward::falling(Some(before)), limit, |row| {
             let (seq, version) = read_of::<D>(id, row)?;
-            Ok((seq, Some(Arc::new(version))))
+            Ok((seq, Arc::new(version)))
         })
+    }
+
+    pub(crate) fn latest_version<D: Definition>(&self, id: &D::Id) -> Result<Option<Arc<Version<D>>>> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq DESC");
+        let read = |row: &Row<'_>| Ok(Arc::new(read_of::<D>(id, row)?.1));
+        self.first(&sql, params![D::KIND.code(), id.as_ref()], read)
     }
 
     pub(crate) fn find_version<D: Definition>(&self, id: &VersionId) -> Result<Option<Version<D>>> {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use fastrand::Rng;
 use fault_disk::{Event, Fate, Image, Replay};
-use xxhash_rust::xxh3::Xxh3Default;
+use twox_hash::XxHash3_128;
 
 /// How many ways of mixing kept, dropped and torn writes are tried after each prefix.
 const MIXES: usize = 3;
@@ -47,11 +47,11 @@ pub(crate) fn each(
 }
 
 fn fingerprint(image: &Image) -> u128 {
-    let mut hash = Xxh3Default::new();
+    let mut hash = XxHash3_128::new();
     for (path, content) in image {
-        hash.update(path.as_os_str().as_encoded_bytes());
-        hash.update(&content.len().to_le_bytes());
-        hash.update(content);
+        hash.write(path.as_os_str().as_encoded_bytes());
+        hash.write(&content.len().to_le_bytes());
+        hash.write(content);
     }
-    hash.digest128()
+    hash.finish_128()
 }
