@@ -74,14 +74,11 @@ fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
 /// Builds the tests, then runs them and counts.
 fn try_schedules(plan: &Plan, line: Line, scheduler: &str, tests: &[&str]) -> Line {
     let schedules = plan.count(2_000, 100_000);
-    let test = || {
-        let mut test = test(scheduler, tests);
-        test.env("SCHEDULES", schedules.to_string()).envs(plan.full.then_some(("FULL", "1")));
-        test
-    };
-    let built = test().arg("--no-run").output();
+    let built = command(scheduler, tests).arg("--no-run").output();
+    let mut trying = command(scheduler, tests);
+    trying.env("SCHEDULES", schedules.to_string()).envs(plan.full.then_some(("FULL", "1")));
     line.run(plan.seed, "schedules", |line| {
-        let tried = built.and_then(|_| test().output());
+        let tried = built.and_then(|_| trying.output());
         if let Err(error) = tried.and_then(|output| count(line, &output, schedules)) {
             line.wrong += 1;
             line.fault(|| error.to_string());
@@ -108,7 +105,7 @@ fn count(line: &mut Line, output: &Output, schedules: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn test(scheduler: &str, tests: &[&str]) -> Command {
+fn command(scheduler: &str, tests: &[&str]) -> Command {
     let mut command = tool::cargo(&["test", "--locked"]);
     let target = tool::workspace().join("target").join(scheduler);
     command.args(tests).env("RUSTFLAGS", format!("--cfg {scheduler}")).env("CARGO_TARGET_DIR", target);
@@ -141,15 +138,6 @@ mod tests {
                     test result: FAILED. 1 passed; 12 failed; 0 ignored; finished in 0.01s\n";
         assert_eq!(super::results(text), (4, 12));
         assert_eq!(super::results("error: could not compile"), (0, 0));
-        assert_eq!(
-            super::said(
-                "schedules tried: 3
-ok
-schedules tried: 4
-",
-                "schedules tried: "
-            ),
-            7
-        );
+        assert_eq!(super::said("schedules tried: 3\nok\nschedules tried: 4\n", "schedules tried: "), 7);
     }
 }
