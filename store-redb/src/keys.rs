@@ -31,11 +31,12 @@ impl Key {
 
     /// Text, in the order of its bytes.
     pub(crate) fn text(mut self, text: &str) -> Self {
-        for byte in text.bytes() {
-            match byte {
-                0 => self.0.extend(ESCAPED_ZERO),
-                byte => self.0.push(byte),
-            }
+        self.0.reserve(text.len() + END.len());
+        let mut parts = text.split('\0');
+        self.0.extend(parts.next().unwrap_or_default().as_bytes());
+        for part in parts {
+            self.0.extend(ESCAPED_ZERO);
+            self.0.extend(part.as_bytes());
         }
         self.0.extend(END);
         self
@@ -91,16 +92,21 @@ impl<'k> Fields<'k> {
     pub(crate) fn text(&mut self) -> Result<String> {
         let mut text = Vec::new();
         loop {
-            match self.code()? {
-                0 => match [0, self.code()?] {
-                    END => break,
-                    ESCAPED_ZERO => text.push(0),
-                    _ => return Err(self.damaged()),
-                },
-                byte => text.push(byte),
+            let zero = self.rest.iter().position(|byte| *byte == 0).ok_or_else(|| self.damaged())?;
+            let (part, rest) = self.rest.split_at(zero);
+            text.extend(part);
+            match rest.split_first_chunk() {
+                Some((&END, rest)) => {
+                    self.rest = rest;
+                    return String::from_utf8(text).map_err(|_| self.damaged());
+                }
+                Some((&ESCAPED_ZERO, rest)) => {
+                    self.rest = rest;
+                    text.push(0);
+                }
+                _ => return Err(self.damaged()),
             }
         }
-        String::from_utf8(text).map_err(|_| self.damaged())
     }
 
     pub(crate) fn optional_text(&mut self) -> Result<Option<String>> {
