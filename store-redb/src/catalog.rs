@@ -348,8 +348,9 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {
         let list = D::KIND.due();
+        let position: Option<DuePlace<D>> = page.position(list)?;
         let mut span = due_until(D::KIND, now)?;
-        if let Some((at, id)) = page.position::<DuePlace<D>>(list)? {
+        if let Some((at, id)) = position {
             span = span.after(&keys::due(D::KIND, at, id.as_ref()));
         }
         let (places, more) = self.page(DUE, span, Order::Forwards, page.limit(), due_place::<D>)?;
