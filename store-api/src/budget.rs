@@ -300,14 +300,16 @@ pub struct Charged {
 pub enum Charging {
     /// The key was charged before: store nothing.
     Replayed(Usage),
-    /// Store the ledger, forget the account's keys with `expires_at <= forget`, then store `charged` if the charge had a key.
+    /// Store the ledger; if there is a `forget`, forget the account's keys with `expires_at <= forget`; then store
+    /// `charged` if the charge had a key.
     Made {
         /// The usage after the charge.
         usage: Usage,
         /// What to store under the charge's key.
         charged: Charged,
-        /// Up to when keys are forgotten, in nanoseconds.
-        forget: i64,
+        /// Up to when keys are forgotten, in nanoseconds; nothing when none can have ended. A key ends when its bucket
+        /// leaves the ledger, so there is nothing to look for as long as none does.
+        forget: Option<i64>,
     },
 }
 
@@ -404,7 +406,10 @@ impl Ledger {
             WindowKind::Rollover => begin,
             WindowKind::Sliding { .. } => self.span(window, at).map_or(begin, |(begin, _)| begin),
         };
+        let buckets_before = self.buckets.len();
         self.buckets.retain(|(at, _)| *at >= oldest);
+        // A key that is stored and was not refused above has ended too, whatever became of its bucket.
+        let ended = self.buckets.len() < buckets_before || key.is_some_and(|(_, prior)| prior.is_some());
         match self.buckets.last_mut() {
             Some((last, sum)) if *last == begin => *sum = sum.checked_add(amount).ok_or_else(too_much)?,
             _ => self.buckets.push((begin, amount)),
@@ -413,7 +418,7 @@ impl Ledger {
         Ok(Charging::Made {
             usage: self.usage(window, now)?,
             charged: Charged { amount, expires_at: begin.saturating_add(window.length_nanos()) },
-            forget: at,
+            forget: ended.then_some(at),
         })
     }
 

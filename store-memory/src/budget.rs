@@ -72,7 +72,9 @@ impl Tx<'_> {
             Charging::Replayed(usage) => Ok(usage),
             Charging::Made { usage, charged, forget } => {
                 budgets.set_ledger(account, ledger);
-                budgets.forget(account, forget);
+                if let Some(until) = forget {
+                    budgets.forget(account, until);
+                }
                 if let Some(key) = key {
                     budgets.set_charge(account, key, charged);
                 }

@@ -35,7 +35,7 @@ impl Tx {
             Charging::Made { usage, charged, forget } => {
                 let row = account_row(&mut state, account);
                 row.ledger = changed;
-                row.charges.retain(|_, charge| charge.expires_at > forget);
+                row.charges.retain(|_, charge| forget.is_none_or(|until| charge.expires_at > until));
                 row.charges.extend(key.map(|key| (key.clone(), charged)));
                 Ok(usage)
             }

@@ -119,7 +119,9 @@ fn charge_once(
         Charging::Made { usage, charged, forget } => (usage, charged, forget),
     };
     ledgers.put_ledger(&account, &ledger)?;
-    ledgers.forget_charges(&account, forget)?;
+    if let Some(until) = forget {
+        ledgers.forget_charges(&account, until)?;
+    }
     if let Some(key) = key {
         ledgers.put_charge(&account, &key, &charged)?;
     }

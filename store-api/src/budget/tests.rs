@@ -258,6 +258,30 @@ proptest! {
         }
     }
 
+    /// What is left of the keys when they are forgotten only when the ledger says so: those that have not ended.
+    #[test]
+    fn a_key_that_has_ended_is_never_kept(
+        window in windows(),
+        steps in prop::collection::vec((-30i64..60, 0u8..20), 1..60),
+    ) {
+        let mut ledger = Ledger::default();
+        let mut kept: BTreeMap<ChargeKey, Charged> = BTreeMap::new();
+        let mut now = 0i64;
+        for (step, key) in steps {
+            now += step;
+            let key = ChargeKey::Key(IdempotencyKey::new(key.to_string()).unwrap());
+            let prior = kept.get(&key).copied();
+            let charging = ledger.charge(&window, amount(1), Some((&key, prior)), None, from_nanos(now)).unwrap();
+            if let Charging::Made { charged, forget, .. } = charging {
+                kept.retain(|_, charged| forget.is_none_or(|until| charged.expires_at > until));
+                prop_assert!(!kept.contains_key(&key), "a key is stored where none is");
+                kept.insert(key, charged);
+                let at = ledger.anchored(now);
+                prop_assert!(kept.values().all(|charged| charged.expires_at > at), "at {} in {}", at, window);
+            }
+        }
+    }
+
     #[test]
     fn no_time_or_amount_panics_and_refusals_change_nothing(
         window in windows(),
