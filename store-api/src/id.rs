@@ -23,13 +23,21 @@ fn check(field: &'static str, text: &str) -> Result<()> {
     if text.len() > MAX_ID_BYTES {
         return Err(Error::invalid(field, format!("is {} bytes long, at most {MAX_ID_BYTES}", text.len())));
     }
-    if let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control()) {
+    if may_have_control(text)
+        && let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control())
+    {
         return Err(Error::invalid(
             field,
             format!("has the control character U+{:04X} at byte {at}", u32::from(c)),
         ));
     }
     Ok(())
+}
+
+/// A quick look at all bytes at once: false for nearly every id, which then needs no look at its characters. The
+/// control characters above ASCII, U+0080 to U+009F, begin with the byte C2.
+fn may_have_control(text: &str) -> bool {
+    text.bytes().fold(false, |found, byte| found | byte.is_ascii_control() | (byte == 0xc2))
 }
 
 /// The longest text that an id keeps in place: room for a UUID (36 bytes), and what makes the whole 48 bytes.

@@ -16,15 +16,20 @@ fn account_name((caller, meter, window): &AccountKey) -> String {
     format!("accounts/{caller}/{meter}/{window}")
 }
 
-/// An account from the columns `caller, meter, window, sum, ledger`.
+/// An account from the columns `sum, ledger, caller, meter, window`.
 pub(crate) fn read_account(row: &Row<'_>) -> Result<(AccountKey, Account, Ledger)> {
-    let key = (text(row, 0)?.to_owned(), text(row, 1)?.to_owned(), text(row, 2)?.to_owned());
-    let what = || account_name(&key);
-    let ledger = document(what, row, 4)?;
-    sums::check(what, column(row, 3)?, sums::account(&key, ledger))?;
-    let account = Account::from_key(&key).map_err(|e| sums::damaged(what, &e))?;
-    let ledger = json::decode(what, ledger)?;
+    let key = (text(row, 2)?.to_owned(), text(row, 3)?.to_owned(), text(row, 4)?.to_owned());
+    let ledger = read_ledger(&key, row)?;
+    let account = Account::from_key(&key).map_err(|e| sums::damaged(|| account_name(&key), &e))?;
     Ok((key, account, ledger))
+}
+
+/// The ledger of `account` from the columns `sum, ledger`. That of another account has another sum.
+fn read_ledger(account: &AccountKey, row: &Row<'_>) -> Result<Ledger> {
+    let what = || account_name(account);
+    let ledger = document(what, row, 1)?;
+    sums::check(what, column(row, 0)?, sums::account(account, ledger))?;
+    json::decode(what, ledger)
 }
 
 /// A charge of `account` from the columns `key, amount, expires_at, sum`.
@@ -40,10 +45,8 @@ pub(crate) fn read_charge(account: &AccountKey, row: &Row<'_>) -> Result<(Charge
 
 impl Ledgers for Tx<'_> {
     fn ledger(&self, key: &AccountKey) -> Result<Option<Ledger>> {
-        let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
-                   WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
-        let found = self.find(sql, params![key.0, key.1, key.2], &[&key.0, &key.1, &key.2], read_account)?;
-        Ok(found.map(|(_, _, ledger)| ledger))
+        let sql = "SELECT sum, ledger FROM accounts WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3";
+        self.first(sql, params![key.0, key.1, key.2], |row| read_ledger(key, row))
     }
 
     fn put_ledger(&self, key: &AccountKey, ledger: &Ledger) -> Result<()> {
@@ -126,7 +129,7 @@ impl BudgetStore for Tx<'_> {
         let position = page.position::<AccountKey>(List::Accounts)?;
         let (caller, meter, window) = position.clone().unwrap_or_default();
         time::nanos("now", now)?;
-        let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
+        let sql = "SELECT sum, ledger, caller, meter, \"window\" FROM accounts \
                    WHERE (caller, meter, \"window\") > (?1, ?2, ?3) ORDER BY caller, meter, \"window\"";
         let (params, onward) = (params![caller, meter, window], Onward::rising(position));
         let (found, more) = self.page(sql, params, onward, page.limit(), |row| {

@@ -27,22 +27,30 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// The due definitions of a kind at a moment, after a place, in their order.
-const DUE: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM definitions d WHERE kind = ?1 AND next_run_at <= ?2 AND (next_run_at, id) > (?3, ?4) \
-     ORDER BY next_run_at, id"
-);
+/// The due definitions of a kind at a moment, in their order.
+macro_rules! due {
+    ($after:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM definitions d WHERE kind = ?1 AND next_run_at <= ?2 ",
+            $after,
+            "ORDER BY next_run_at, id"
+        )
+    };
+}
+const DUE: &str = due!("");
+/// Those after a place, which SQLite compares with every row.
+const DUE_AFTER: &str = due!("AND (next_run_at, id) > (?3, ?4) ");
 
 /// A definition from a row of [`columns`], every part of it checked.
 pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Stored<D>> {
-    read_with(run_state::<D>(text(row, 0)?, row, 2)?, row)
+    let id = text(row, 0)?;
+    read_with(id, run_state::<D>(id, row, 2)?, row)
 }
 
-/// Reads the rest of a row whose run state was read before.
-fn read_with<D: Definition>(state: RunState, row: &Row<'_>) -> Result<Stored<D>> {
-    let id = text(row, 0)?;
+/// Reads the rest of a row whose id and run state were read before.
+fn read_with<D: Definition>(id: &str, state: RunState, row: &Row<'_>) -> Result<Stored<D>> {
     let what = || key::<D>(id);
     let revision: i64 = column(row, 1)?;
     let doc = document(what, row, 9)?;
@@ -314,13 +322,13 @@ impl Tx<'_> {
 
     /// The first due definitions that nobody holds at `now`, each with the time at which it is due.
     fn claimable<D: Definition>(&self, now: DateTime<Utc>, max: usize) -> Result<Vec<(i64, Stored<D>)>> {
-        let params = params![D::KIND.code(), time::nanos("now", now)?, i64::MIN, ""];
+        let params = params![D::KIND.code(), time::nanos("now", now)?];
         self.take(DUE, params, Onward::<DuePlace<D>>::rising(None), max, |row| {
             let (at, id) = (column(row, 2)?, text(row, 0)?);
             let state = run_state::<D>(id, row, 2)?;
             let place = (at, stored_id::<D>(id)?);
             let is_free = lease::claimable(state.lease.as_ref(), now);
-            let found = is_free.then(|| read_with::<D>(state, row)).transpose()?;
+            let found = is_free.then(|| read_with::<D>(id, state, row)).transpose()?;
             Ok((place, found.map(|found| (at, found))))
         })
     }
@@ -481,13 +489,18 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {
         let position: Option<DuePlace<D>> = page.position(D::KIND.due())?;
-        let (at, id) = position.as_ref().map_or((i64::MIN, ""), |(at, id)| (*at, id.as_ref()));
-        let params = params![D::KIND.code(), time::nanos("now", now)?, at, id];
-        let onward = Onward::rising(position.clone());
-        let (found, more) = self.page(DUE, params, onward, page.limit(), |row| {
+        let (kind, now, onward) =
+            (D::KIND.code(), time::nanos("now", now)?, Onward::rising(position.clone()));
+        let read = |row: &Row<'_>| {
             let (at, found) = (column(row, 2)?, read::<D>(row)?);
             Ok(((at, found.doc.id().clone()), (at, found)))
-        })?;
+        };
+        let (found, more) = match position {
+            None => self.page(DUE, params![kind, now], onward, page.limit(), read)?,
+            Some((at, id)) => {
+                self.page(DUE_AFTER, params![kind, now, at, id.as_ref()], onward, page.limit(), read)?
+            }
+        };
         let position = |(at, found): &(i64, Stored<D>)| (*at, found.doc.id().clone());
         Ok(Page::of(D::KIND.due(), found, more, position)?.map(|(_, found)| found))
     }
@@ -619,7 +632,9 @@ mod tests {
             let plan = plan(&list_query::<Skill>(&filter, "").0);
             assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
         }
-        let plan = plan(DUE);
-        assert!(plan.contains("definitions_due") && !plan.contains("TEMP B-TREE"), "{plan}");
+        for due in [DUE, DUE_AFTER] {
+            let plan = plan(due);
+            assert!(plan.contains("definitions_due") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
     }
 }

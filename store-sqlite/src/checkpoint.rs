@@ -28,9 +28,9 @@ pub(crate) struct Head {
     lease: Option<Lease>,
 }
 
-/// Reads `run, iteration, lease_worker, lease_until, lease_token, head_sum`.
-fn read_head(row: &Row<'_>) -> Result<Head> {
-    let run = text(row, 0)?;
+/// The head of `run` from a row whose columns after the first are `iteration, lease_worker, lease_until, lease_token,
+/// head_sum`. That of another run has another sum.
+fn read_head(run: &str, row: &Row<'_>) -> Result<Head> {
     let iteration = column(row, 1)?;
     let columns =
         LeaseColumns { worker: optional_text(row, 2)?, until: column(row, 3)?, token: column(row, 4)? };
@@ -38,10 +38,10 @@ fn read_head(row: &Row<'_>) -> Result<Head> {
     Ok(Head { iteration, lease: columns.lease(|| key(run))? })
 }
 
-/// Reads the columns of [`read_head`], then `doc_sum, doc`.
+/// Reads [`columns`].
 pub(crate) fn read(row: &Row<'_>) -> Result<Interrupted> {
-    let head = read_head(row)?;
     let run = text(row, 0)?;
+    let head = read_head(run, row)?;
     let doc = document(|| key(run), row, 7)?;
     sums::check(|| key(run), column(row, 6)?, sums::checkpoint(run, doc))?;
     let checkpoint: Checkpoint = json::decode(|| key(run), doc)?;
@@ -51,7 +51,7 @@ pub(crate) fn read(row: &Row<'_>) -> Result<Interrupted> {
     Ok(Interrupted { checkpoint: Arc::new(checkpoint), lease: head.lease })
 }
 
-/// The columns of [`read`].
+/// The run, and after it the columns of [`read_head`]; then the document.
 macro_rules! columns {
     () => {
         "run, iteration, lease_worker, lease_until, lease_token, head_sum, doc_sum, doc"
@@ -61,9 +61,14 @@ pub(crate) use columns;
 
 impl Tx<'_> {
     fn head(&self, run: &RunId) -> Result<Option<Head>> {
-        let sql = "SELECT run, iteration, lease_worker, lease_until, lease_token, head_sum FROM checkpoints \
+        Ok(self.placed_head(run)?.map(|(_, head)| head))
+    }
+
+    /// The head of a run's checkpoint, and the number of its row.
+    fn placed_head(&self, run: &RunId) -> Result<Option<(i64, Head)>> {
+        let sql = "SELECT rowid, iteration, lease_worker, lease_until, lease_token, head_sum FROM checkpoints \
                    WHERE run = ?1";
-        self.find(sql, [run.as_str()], &[run.as_str()], read_head)
+        self.first(sql, [run.as_str()], |row| Ok((column(row, 0)?, read_head(run.as_str(), row)?)))
     }
 
     fn set_lease(&self, run: &RunId, iteration: i64, lease: Option<&Lease>) -> Result<()> {
@@ -95,36 +100,52 @@ impl Tx<'_> {
         Ok((head, lease))
     }
 
-    pub(crate) fn put_checkpoint(&self, checkpoint: &Checkpoint, lease: Option<&Lease>) -> Result<()> {
-        let run = checkpoint.run.as_str();
-        let doc = json::encode(checkpoint)?;
-        let iteration = checkpoint.iteration.cast_signed();
-        let columns = LeaseColumns::of(lease)?;
+    /// Stores a checkpoint of a run that has none.
+    pub(crate) fn insert_checkpoint(&self, checkpoint: &Checkpoint, lease: Option<&Lease>) -> Result<()> {
+        let Written { run, iteration, lease, head_sum, doc_sum, doc } = Written::of(checkpoint, lease)?;
         let sql = "INSERT INTO checkpoints (run, iteration, lease_worker, lease_until, lease_token, head_sum, \
-                     doc_sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
-                   ON CONFLICT (run) DO UPDATE SET iteration = ?2, head_sum = ?6, doc_sum = ?7, doc = ?8";
-        let params = params![
-            run,
-            iteration,
-            columns.worker,
-            columns.until,
-            columns.token,
-            sums::checkpoint_head(run, iteration, &columns),
-            sums::checkpoint(run, &doc),
-            doc,
-        ];
+                     doc_sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let params = params![run, iteration, lease.worker, lease.until, lease.token, head_sum, doc_sum, doc];
         self.execute(sql, params).map(drop)
+    }
+
+    /// Stores a checkpoint in place of the one in row `place`, whose lease stays.
+    fn replace_checkpoint(&self, place: i64, checkpoint: &Checkpoint, lease: Option<&Lease>) -> Result<()> {
+        let Written { run, iteration, head_sum, doc_sum, doc, .. } = Written::of(checkpoint, lease)?;
+        let sql =
+            "UPDATE checkpoints SET iteration = ?2, head_sum = ?3, doc_sum = ?4, doc = ?5 WHERE rowid = ?1";
+        self.change_one(|| key(run), sql, params![place, iteration, head_sum, doc_sum, doc])
+    }
+}
+
+/// A checkpoint as it stands in columns.
+struct Written<'a> {
+    run: &'a str,
+    iteration: i64,
+    lease: LeaseColumns<'a>,
+    head_sum: i64,
+    doc_sum: i64,
+    doc: String,
+}
+
+impl<'a> Written<'a> {
+    fn of(checkpoint: &'a Checkpoint, lease: Option<&'a Lease>) -> Result<Self> {
+        let (run, iteration) = (checkpoint.run.as_str(), checkpoint.iteration.cast_signed());
+        let doc = json::encode(checkpoint)?;
+        let lease = LeaseColumns::of(lease)?;
+        let head_sum = sums::checkpoint_head(run, iteration, &lease);
+        Ok(Written { run, iteration, lease, head_sum, doc_sum: sums::checkpoint(run, &doc), doc })
     }
 }
 
 impl CheckpointStore for Tx<'_> {
     fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         checkpoint.validate()?;
-        let stored = self.head(&checkpoint.run)?;
-        if let Some(stored) = &stored {
-            checkpoint.may_replace(stored.iteration.cast_unsigned())?;
-        }
-        self.put_checkpoint(checkpoint, stored.and_then(|head| head.lease).as_ref())
+        let Some((place, stored)) = self.placed_head(&checkpoint.run)? else {
+            return self.insert_checkpoint(checkpoint, None);
+        };
+        checkpoint.may_replace(stored.iteration.cast_unsigned())?;
+        self.replace_checkpoint(place, checkpoint, stored.lease.as_ref())
     }
 
     fn load(&self, run: &RunId) -> Result<Option<Arc<Checkpoint>>> {
@@ -171,8 +192,9 @@ impl CheckpointStore for Tx<'_> {
         lease::end(now, length)?;
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints ORDER BY run");
         let mut free = self.take(sql, [], Onward::rising(None), max, |row| {
-            let is_free = lease::claimable(read_head(row)?.lease.as_ref(), now);
-            Ok((text(row, 0)?.to_owned(), is_free.then(|| read(row)).transpose()?))
+            let run = text(row, 0)?;
+            let is_free = lease::claimable(read_head(run, row)?.lease.as_ref(), now);
+            Ok((run.to_owned(), is_free.then(|| read(row)).transpose()?))
         })?;
         for found in &mut free {
             let checkpoint = &found.checkpoint;

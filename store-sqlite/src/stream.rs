@@ -37,7 +37,7 @@ impl Tx<'_> {
     }
 
     fn export_accounts(&self, sink: &mut Sink<'_>) -> Result<()> {
-        let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts \
+        let sql = "SELECT sum, ledger, caller, meter, \"window\" FROM accounts \
                    ORDER BY caller, meter, \"window\"";
         let read = |row: &Row<'_>| {
             let (key, account, ledger) = budget::read_account(row)?;
@@ -125,7 +125,7 @@ impl EngineTx for Tx<'_> {
             Record::Charge(record) => self.put_charge(&record.account.key(), &record.key, &record.charged),
             Record::Run(run) => self.insert_run(&run),
             Record::Event(event) => self.insert_event(&event.run, event.seq, &event.content),
-            Record::Checkpoint(record) => self.put_checkpoint(&record.checkpoint, record.lease.as_ref()),
+            Record::Checkpoint(record) => self.insert_checkpoint(&record.checkpoint, record.lease.as_ref()),
             other => Err(Error::Unsupported { operation: format!("storing a {}", other.type_name()).into() }),
         }
     }

@@ -130,10 +130,13 @@ impl Verify<'_, '_> {
     }
 
     fn versions_of<D: Definition>(&mut self) -> Result<()> {
-        let sql = "SELECT v.id, v.definition, v.seq, v.pinned, v.sum, v.doc, l.last_seq FROM versions v \
-                   LEFT JOIN last_seqs l ON l.kind = v.kind AND l.definition = v.definition WHERE v.kind = ?1";
+        let columns = versions::COLUMNS;
+        let sql = format!(
+            "SELECT {columns}, (SELECT l.last_seq FROM last_seqs l WHERE l.kind = v.kind AND \
+               l.definition = v.definition) FROM versions v WHERE kind = ?1"
+        );
         let verification = &mut self.found;
-        self.tx.each(sql, [D::KIND.code()], |row| {
+        self.tx.each(&sql, [D::KIND.code()], |row| {
             let Some(version) = verification.check(versions::read::<D>(row))? else { return Ok(GO_ON) };
             let last: Option<i64> = column(row, 6)?;
             let last = last.unwrap_or(i64::MAX).cast_unsigned();
@@ -146,7 +149,7 @@ impl Verify<'_, '_> {
     }
 
     fn accounts(&mut self) -> Result<()> {
-        let sql = "SELECT caller, meter, \"window\", sum, ledger FROM accounts";
+        let sql = "SELECT sum, ledger, caller, meter, \"window\" FROM accounts";
         let (tx, verification) = (self.tx, &mut self.found);
         tx.each(sql, [], |row| {
             let Some((key, account, ledger)) = verification.check(budget::read_account(row))? else {

@@ -12,7 +12,7 @@ use crate::tx::{Onward, Tx, column, document, text};
 use crate::{catalog, sums};
 
 /// The columns that [`read`] reads.
-pub(crate) const COLUMNS: &str = "id, definition, seq, pinned, sum, doc";
+pub(crate) const COLUMNS: &str = "id, seq, pinned, sum, doc, definition";
 
 /// What a version's document holds: all of it that is not a column and that never changes.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -64,25 +64,33 @@ fn key(id: &str) -> String {
 
 /// A row of [`COLUMNS`], checked and not yet decoded.
 struct Checked<'r> {
-    definition: &'r str,
     seq: i64,
     id: &'r str,
     pinned: bool,
     doc: &'r str,
 }
 
-fn check<'r, D: Definition>(row: &'r Row<'_>) -> Result<Checked<'r>> {
-    let (id, definition) = (text(row, 0)?, text(row, 1)?);
-    let doc = document(|| key(id), row, 5)?;
-    let (seq, pinned) = (column(row, 2)?, column(row, 3)?);
+/// A row as a version of `definition`. One of another has another sum.
+fn check<'r, D: Definition>(definition: &str, row: &'r Row<'_>) -> Result<Checked<'r>> {
+    let id = text(row, 0)?;
+    let doc = document(|| key(id), row, 4)?;
+    let (seq, pinned) = (column(row, 1)?, column(row, 2)?);
     let found = sums::version(D::KIND, definition, seq, id, pinned, doc);
-    sums::check(|| key(id), column(row, 4)?, found)?;
-    Ok(Checked { definition, seq, id, pinned, doc })
+    sums::check(|| key(id), column(row, 3)?, found)?;
+    Ok(Checked { seq, id, pinned, doc })
 }
 
 /// A version from a row of [`COLUMNS`].
 pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Version<D>> {
-    let Checked { definition, seq, id, pinned, doc } = check::<D>(row)?;
+    decode(definition(row)?, row)
+}
+
+fn definition<'r>(row: &'r Row<'_>) -> Result<&'r str> {
+    text(row, 5)
+}
+
+fn decode<D: Definition>(definition: &str, row: &Row<'_>) -> Result<Version<D>> {
+    let Checked { seq, id, pinned, doc } = check::<D>(definition, row)?;
     let content: Content<'_, D> = json::decode(|| key(id), doc)?;
     if content.snapshot.id().as_ref() != definition {
         return Err(Error::corrupt(key(id), format!("is no snapshot of {definition:?}")));
@@ -91,19 +99,9 @@ pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Version<D>> {
     Ok(content.version(id, seq.cast_unsigned(), pinned))
 }
 
-/// Whether a row that an index gave for `asked` is a version of it. The kind is in no checked column, so an index in
-/// which it is damaged can lead to versions of another definition, which are sound.
-fn check_owner<D: Definition>(asked: &D::Id, definition: &str, id: &str) -> Result<()> {
-    if asked.as_ref() == definition {
-        return Ok(());
-    }
-    Err(Error::corrupt(key(id), format!("an index has it among the versions of {:?}", asked.as_ref())))
-}
-
 /// A version that an index gave for `asked`, and its place among those.
 pub(crate) fn read_of<D: Definition>(asked: &D::Id, row: &Row<'_>) -> Result<(i64, Version<D>)> {
-    let version: Version<D> = read(row)?;
-    check_owner::<D>(asked, version.snapshot.id().as_ref(), version.id.as_str())?;
+    let version = decode::<D>(asked.as_ref(), row)?;
     Ok((version.seq.cast_signed(), version))
 }
 
@@ -165,8 +163,9 @@ impl Tx<'_> {
     pub(crate) fn set_pinned<D: Definition>(&self, id: &VersionId, pinned: bool) -> Result<()> {
         let sql = format!("SELECT {COLUMNS} FROM versions WHERE id = ?1 AND kind = ?2");
         let sum = self.find(&sql, params![id.as_str(), D::KIND.code()], &[id.as_str()], |row| {
-            let found = check::<D>(row)?;
-            Ok(sums::version(D::KIND, found.definition, found.seq, found.id, pinned, found.doc))
+            let definition = definition(row)?;
+            let found = check::<D>(definition, row)?;
+            Ok(sums::version(D::KIND, definition, found.seq, found.id, pinned, found.doc))
         })?;
         let sum = sum.ok_or_else(|| not_found(id))?;
         let sql = "UPDATE versions SET pinned = ?2, sum = ?3 WHERE id = ?1";
@@ -180,8 +179,7 @@ impl Tx<'_> {
             format!("SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq DESC");
         let params = params![D::KIND.code(), id.as_ref()];
         let versions = self.take(&sql, params, Onward::falling(None), usize::MAX, |row| {
-            let found = check::<D>(row)?;
-            check_owner::<D>(id, found.definition, found.id)?;
+            let found = check::<D>(id.as_ref(), row)?;
             Ok((found.seq, Some((found.seq.cast_unsigned(), found.pinned))))
         })?;
         let removed = rules::prunable(versions, keep);

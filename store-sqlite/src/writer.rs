@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use commit_queue::{Engine, Queue};
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use safe_files::recovery::{is_marked, mark_because};
+use safe_files::recovery::{mark_because, marker};
 use store_api::{Error, Outcome, Result, describe};
 
 use crate::connection::keep_log;
@@ -28,6 +28,7 @@ impl Writer {
             log: Log::of(&mut connection, path.clone(), options)?,
             connection: Mutex::new(Some(connection)),
             many: AtomicBool::new(false),
+            marker: marker(&path),
             path,
             poisoned: OnceLock::new(),
         };
@@ -63,6 +64,8 @@ struct Slot {
     /// Writers have shared a transaction since the log was last looked after.
     many: AtomicBool,
     path: PathBuf,
+    /// Where a store on this file leaves word that a flush of it failed.
+    marker: PathBuf,
     /// Why writes are refused, once a commit has ended in doubt (law DUR-2).
     poisoned: OnceLock<String>,
 }
@@ -77,7 +80,7 @@ impl Slot {
     /// # Errors
     /// `Poisoned`.
     fn check_writable(&self, connection: &Connection) -> Result<()> {
-        if self.poisoned.get().is_none() && is_marked(&self.path)? {
+        if self.poisoned.get().is_none() && safe_files::exists(&self.marker)? {
             self.refuse(connection, "a flush of another store on this file failed".to_owned());
         }
         match self.poisoned.get() {
