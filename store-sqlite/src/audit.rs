@@ -28,7 +28,11 @@ fn not_found(id: &RunId) -> Error {
 
 /// A run from the columns `id, sum, doc`.
 pub(crate) fn read_run(row: &Row<'_>) -> Result<Run> {
-    let id = text(row, 0)?;
+    read_run_as(text(row, 0)?, row)
+}
+
+/// The run `id` from the same columns. Another run has another sum.
+fn read_run_as(id: &str, row: &Row<'_>) -> Result<Run> {
     let doc = document(|| key(id), row, 2)?;
     sums::check(|| key(id), column(row, 1)?, sums::run(id, doc))?;
     json::decode(|| key(id), doc)
@@ -151,7 +155,7 @@ impl Narrowed {
 impl Tx<'_> {
     fn find_run(&self, id: &RunId) -> Result<Option<Run>> {
         let sql = "SELECT id, sum, doc FROM runs WHERE id = ?1";
-        self.find(sql, [id.as_str()], &[id.as_str()], read_run)
+        self.first(sql, [id.as_str()], |row| read_run_as(id.as_str(), row))
     }
 
     fn run_exists(&self, id: &RunId) -> Result<bool> {
@@ -281,7 +285,10 @@ impl AuditStore for Tx<'_> {
             return Err(not_found(run));
         }
         let sql = "SELECT run, seq FROM events WHERE run = ?1 ORDER BY seq DESC";
-        let last = self.find(sql, [run.as_str()], &[run.as_str()], |row| column::<i64>(row, 1))?;
+        let last = self.first(sql, [run.as_str()], |row| match text(row, 0)? {
+            found if found == run.as_str() => column::<i64>(row, 1),
+            found => Err(Error::corrupt(key(run.as_str()), format!("an index leads to events of {found:?}"))),
+        })?;
         let seq = rules::next_seq(last.unwrap_or_default().cast_unsigned())?;
         self.insert_event(run, seq, event)?;
         Ok(seq)

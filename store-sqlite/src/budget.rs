@@ -16,6 +16,10 @@ fn account_name((caller, meter, window): &AccountKey) -> String {
     format!("accounts/{caller}/{meter}/{window}")
 }
 
+fn charge_name(account: &AccountKey, key: &str) -> String {
+    format!("{}/charges/{key}", account_name(account))
+}
+
 /// An account from the columns `sum, ledger, caller, meter, window`.
 pub(crate) fn read_account(row: &Row<'_>) -> Result<(AccountKey, Account, Ledger)> {
     let key = (text(row, 2)?.to_owned(), text(row, 3)?.to_owned(), text(row, 4)?.to_owned());
@@ -32,15 +36,23 @@ fn read_ledger(account: &AccountKey, row: &Row<'_>) -> Result<Ledger> {
     json::decode(what, ledger)
 }
 
-/// A charge of `account` from the columns `key, amount, expires_at, sum`.
-pub(crate) fn read_charge(account: &AccountKey, row: &Row<'_>) -> Result<(ChargeKey, Charged)> {
-    let key = text(row, 0)?;
-    let what = || format!("{}/charges/{key}", account_name(account));
-    let amount: i64 = column(row, 1)?;
+/// What was charged to `account` under `key`, from the columns `amount, expires_at, sum`. What was charged under
+/// another has another sum.
+fn read_charged(account: &AccountKey, key: &str, row: &Row<'_>) -> Result<Charged> {
+    let what = || charge_name(account, key);
+    let amount: i64 = column(row, 0)?;
     let amount = Amount::from_micros(amount.cast_unsigned()).map_err(|e| sums::damaged(what, &e))?;
-    let charged = Charged { amount, expires_at: column(row, 2)? };
-    sums::check(what, column(row, 3)?, sums::charge(account, key, &charged))?;
-    Ok((ChargeKey::from_text(key).map_err(|e| sums::damaged(what, &e))?, charged))
+    let charged = Charged { amount, expires_at: column(row, 1)? };
+    sums::check(what, column(row, 2)?, sums::charge(account, key, &charged))?;
+    Ok(charged)
+}
+
+/// A charge of `account` from the columns `amount, expires_at, sum, key`.
+fn read_charge(account: &AccountKey, row: &Row<'_>) -> Result<(ChargeKey, Charged)> {
+    let key = text(row, 3)?;
+    let charged = read_charged(account, key, row)?;
+    let key = ChargeKey::from_text(key).map_err(|e| sums::damaged(|| charge_name(account, key), &e))?;
+    Ok((key, charged))
 }
 
 impl Ledgers for Tx<'_> {
@@ -58,12 +70,11 @@ impl Ledgers for Tx<'_> {
     }
 
     fn charged(&self, account: &AccountKey, key: &ChargeKey) -> Result<Option<Charged>> {
-        let sql = "SELECT key, amount, expires_at, sum FROM charges \
+        let sql = "SELECT amount, expires_at, sum FROM charges \
                    WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 AND key = ?4";
         let key = key.as_text();
         let params = params![account.0, account.1, account.2, key];
-        let found = self.find(sql, params, &[&key], |row| read_charge(account, row))?;
-        Ok(found.map(|(_, charged)| charged))
+        self.first(sql, params, |row| read_charged(account, &key, row))
     }
 
     fn put_charge(&self, account: &AccountKey, key: &ChargeKey, charged: &Charged) -> Result<()> {
@@ -159,10 +170,10 @@ impl Tx<'_> {
         account: &AccountKey,
         see: impl FnMut(Result<(ChargeKey, Charged)>) -> Result<()>,
     ) -> Result<()> {
-        let sql = "SELECT key, amount, expires_at, sum FROM charges \
+        let sql = "SELECT amount, expires_at, sum, key FROM charges \
                    WHERE caller = ?1 AND meter = ?2 AND \"window\" = ?3 ORDER BY key";
         let params = params![account.0, account.1, account.2];
-        let read = |row: &Row<'_>| Ok((text(row, 0)?.to_owned(), read_charge(account, row)));
+        let read = |row: &Row<'_>| Ok((text(row, 3)?.to_owned(), read_charge(account, row)));
         self.walk(sql, params, Onward::rising(None), read, see)
     }
 }

@@ -45,7 +45,11 @@ const DUE_AFTER: &str = due!("AND (next_run_at, id) > (?3, ?4) ");
 
 /// A definition from a row of [`columns`], every part of it checked.
 pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Stored<D>> {
-    let id = text(row, 0)?;
+    read_as(text(row, 0)?, row)
+}
+
+/// The definition `id` from the same row. Another definition has other sums.
+fn read_as<D: Definition>(id: &str, row: &Row<'_>) -> Result<Stored<D>> {
     read_with(id, run_state::<D>(id, row, 2)?, row)
 }
 
@@ -129,7 +133,7 @@ pub(crate) fn facets<D: Definition>(doc: &D) -> BTreeSet<(&'static str, &str)> {
 impl Tx<'_> {
     fn stored<D: Definition>(&self, id: &D::Id) -> Result<Option<Stored<D>>> {
         let sql = concat!("SELECT ", columns!(), " FROM definitions d WHERE kind = ?1 AND id = ?2");
-        self.find(sql, params![D::KIND.code(), id.as_ref()], &[id.as_ref()], read)
+        self.first(sql, params![D::KIND.code(), id.as_ref()], |row| read_as(id.as_ref(), row))
     }
 
     fn exists<D: Definition>(&self, id: &D::Id) -> Result<bool> {

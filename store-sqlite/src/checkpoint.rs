@@ -40,7 +40,11 @@ fn read_head(run: &str, row: &Row<'_>) -> Result<Head> {
 
 /// Reads [`columns`].
 pub(crate) fn read(row: &Row<'_>) -> Result<Interrupted> {
-    let run = text(row, 0)?;
+    read_as(text(row, 0)?, row)
+}
+
+/// The checkpoint of `run` from the same columns. That of another run has other sums.
+fn read_as(run: &str, row: &Row<'_>) -> Result<Interrupted> {
     let head = read_head(run, row)?;
     let doc = document(|| key(run), row, 7)?;
     sums::check(|| key(run), column(row, 6)?, sums::checkpoint(run, doc))?;
@@ -150,7 +154,8 @@ impl CheckpointStore for Tx<'_> {
 
     fn load(&self, run: &RunId) -> Result<Option<Arc<Checkpoint>>> {
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints WHERE run = ?1");
-        Ok(self.find(sql, [run.as_str()], &[run.as_str()], read)?.map(|found| found.checkpoint))
+        let found = self.first(sql, [run.as_str()], |row| read_as(run.as_str(), row))?;
+        Ok(found.map(|found| found.checkpoint))
     }
 
     fn delete(&self, run: &RunId) -> Result<()> {

@@ -39,7 +39,7 @@ impl Pool {
     /// # Errors
     /// `Busy` when all are in use for as long as the timeout.
     pub(crate) fn take(&self) -> Result<Lent<'_>> {
-        let start = Instant::now();
+        let mut waiting_since = None;
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -53,6 +53,7 @@ impl Pool {
                 drop(state);
                 return self.open(false);
             }
+            let start = *waiting_since.get_or_insert_with(Instant::now);
             self.wait(&mut state, start, "all connections for reading of this process are in use")?;
         }
     }

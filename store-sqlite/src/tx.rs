@@ -116,31 +116,11 @@ impl<'c> Tx<'c> {
         self.statement(sql)?.execute(params).map_err(|e| error::sqlite("writing to the database", e))
     }
 
-    /// The row of a key, whose parts are its first columns, if there is one.
-    ///
-    /// A search in an index whose upper pages are damaged can end at another key: once SQLite has seen the one that is
-    /// asked for, it takes the entry at which it arrives for that one. That an entry leads to its own row, the row's
-    /// checksum tells.
-    pub(crate) fn find<T>(
-        &self,
-        sql: &str,
-        params: impl Params,
-        key: &[&str],
-        read: impl FnOnce(&Row<'_>) -> Result<T>,
-    ) -> Result<Option<T>> {
-        self.first(sql, params, |row| {
-            for (index, asked) in key.iter().enumerate() {
-                let found = text(row, index)?;
-                if found != *asked {
-                    let detail = format!("leads to {found:?} instead of {asked:?}");
-                    return Err(Error::corrupt("database index", detail));
-                }
-            }
-            read(row)
-        })
-    }
-
     /// The first row of a query, if there is one.
+    ///
+    /// A search for a key in an index that is damaged can end at the row of another: once SQLite has seen the key in an
+    /// upper page, it takes the entry at which it arrives for that one. So whoever looks a record up reads it with the
+    /// checksum over the key that was asked for.
     pub(crate) fn first<T>(
         &self,
         sql: &str,

@@ -65,32 +65,27 @@ fn key(id: &str) -> String {
 /// A row of [`COLUMNS`], checked and not yet decoded.
 struct Checked<'r> {
     seq: i64,
-    id: &'r str,
     pinned: bool,
     doc: &'r str,
 }
 
-/// A row as a version of `definition`. One of another has another sum.
-fn check<'r, D: Definition>(definition: &str, row: &'r Row<'_>) -> Result<Checked<'r>> {
-    let id = text(row, 0)?;
+/// A row as the version `id` of `definition`. Another has another sum.
+fn check<'r, D: Definition>(id: &str, definition: &str, row: &'r Row<'_>) -> Result<Checked<'r>> {
     let doc = document(|| key(id), row, 4)?;
     let (seq, pinned) = (column(row, 1)?, column(row, 2)?);
     let found = sums::version(D::KIND, definition, seq, id, pinned, doc);
     sums::check(|| key(id), column(row, 3)?, found)?;
-    Ok(Checked { seq, id, pinned, doc })
+    Ok(Checked { seq, pinned, doc })
 }
 
 /// A version from a row of [`COLUMNS`].
 pub(crate) fn read<D: Definition>(row: &Row<'_>) -> Result<Version<D>> {
-    decode(definition(row)?, row)
+    read_as(text(row, 0)?, text(row, 5)?, row)
 }
 
-fn definition<'r>(row: &'r Row<'_>) -> Result<&'r str> {
-    text(row, 5)
-}
-
-fn decode<D: Definition>(definition: &str, row: &Row<'_>) -> Result<Version<D>> {
-    let Checked { seq, id, pinned, doc } = check::<D>(definition, row)?;
+/// The version `id` of `definition` from the same row.
+fn read_as<D: Definition>(id: &str, definition: &str, row: &Row<'_>) -> Result<Version<D>> {
+    let Checked { seq, pinned, doc } = check::<D>(id, definition, row)?;
     let content: Content<'_, D> = json::decode(|| key(id), doc)?;
     if content.snapshot.id().as_ref() != definition {
         return Err(Error::corrupt(key(id), format!("is no snapshot of {definition:?}")));
@@ -101,7 +96,7 @@ fn decode<D: Definition>(definition: &str, row: &Row<'_>) -> Result<Version<D>> 
 
 /// A version that an index gave for `asked`, and its place among those.
 pub(crate) fn read_of<D: Definition>(asked: &D::Id, row: &Row<'_>) -> Result<(i64, Version<D>)> {
-    let version = decode::<D>(asked.as_ref(), row)?;
+    let version: Version<D> = read_as(text(row, 0)?, asked.as_ref(), row)?;
     Ok((version.seq.cast_signed(), version))
 }
 
@@ -157,15 +152,15 @@ impl Tx<'_> {
 
     pub(crate) fn find_version<D: Definition>(&self, id: &VersionId) -> Result<Option<Version<D>>> {
         let sql = format!("SELECT {COLUMNS} FROM versions WHERE id = ?1 AND kind = ?2");
-        self.find(&sql, params![id.as_str(), D::KIND.code()], &[id.as_str()], read)
+        self.first(&sql, params![id.as_str(), D::KIND.code()], |row| read_as(id.as_str(), text(row, 5)?, row))
     }
 
     pub(crate) fn set_pinned<D: Definition>(&self, id: &VersionId, pinned: bool) -> Result<()> {
         let sql = format!("SELECT {COLUMNS} FROM versions WHERE id = ?1 AND kind = ?2");
-        let sum = self.find(&sql, params![id.as_str(), D::KIND.code()], &[id.as_str()], |row| {
-            let definition = definition(row)?;
-            let found = check::<D>(definition, row)?;
-            Ok(sums::version(D::KIND, definition, found.seq, found.id, pinned, found.doc))
+        let sum = self.first(&sql, params![id.as_str(), D::KIND.code()], |row| {
+            let definition = text(row, 5)?;
+            let found = check::<D>(id.as_str(), definition, row)?;
+            Ok(sums::version(D::KIND, definition, found.seq, id.as_str(), pinned, found.doc))
         })?;
         let sum = sum.ok_or_else(|| not_found(id))?;
         let sql = "UPDATE versions SET pinned = ?2, sum = ?3 WHERE id = ?1";
@@ -179,7 +174,7 @@ impl Tx<'_> {
             format!("SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 ORDER BY seq DESC");
         let params = params![D::KIND.code(), id.as_ref()];
         let versions = self.take(&sql, params, Onward::falling(None), usize::MAX, |row| {
-            let found = check::<D>(id.as_ref(), row)?;
+            let found = check::<D>(text(row, 0)?, id.as_ref(), row)?;
             Ok((found.seq, Some((found.seq.cast_unsigned(), found.pinned))))
         })?;
         let removed = rules::prunable(versions, keep);
