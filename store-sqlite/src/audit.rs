@@ -31,7 +31,7 @@ pub(crate) fn read_run(row: &Row<'_>) -> Result<Run> {
     read_run_as(text(row, 0)?, row)
 }
 
-/// The run `id` from the same columns. Another run has another sum.
+/// The run `id` from the columns `sum, doc`, which are the second and third. Another run has another sum.
 fn read_run_as(id: &str, row: &Row<'_>) -> Result<Run> {
     let doc = document(|| key(id), row, 2)?;
     sums::check(|| key(id), column(row, 1)?, sums::run(id, doc))?;
@@ -183,25 +183,19 @@ impl Tx<'_> {
         self.execute(sql, params).map(drop)
     }
 
-    /// Stores a run that has finished; what was recorded at its start never changes.
-    fn store_finished(&self, run: &Run) -> Result<()> {
-        let doc = json::encode(run)?;
-        let derived = Derived::of(run)?;
-        let sql = "UPDATE runs SET status = ?2, finished_at = ?3, sum = ?4, doc = ?5 WHERE id = ?1";
-        let sum = sums::run(run.id.as_str(), &doc);
-        let params = params![run.id.as_str(), derived.status, derived.finished_at, sum, doc];
-        self.change_one(|| key(run.id.as_str()), sql, params)
-    }
-
+    /// Finishes a run; what was recorded at its start never changes.
     fn finish(&self, id: &RunId, finish: &Finish) -> Result<Run> {
-        let run = self.find_run(id)?.ok_or_else(|| not_found(id))?;
-        match run.finished(finish)? {
-            None => Ok(run),
-            Some(finished) => {
-                self.store_finished(&finished)?;
-                Ok(finished)
-            }
-        }
+        let sql = "SELECT rowid, sum, doc FROM runs WHERE id = ?1";
+        let placed = |row: &Row<'_>| Ok((column::<i64>(row, 0)?, read_run_as(id.as_str(), row)?));
+        let (place, run) = self.first(sql, [id.as_str()], placed)?.ok_or_else(|| not_found(id))?;
+        let Some(finished) = run.finished(finish)? else { return Ok(run) };
+        let doc = json::encode(&finished)?;
+        let sum = sums::run(id.as_str(), &doc);
+        let finished_at = time::nanos("finished_at", finish.finished_at)?;
+        let sql = "UPDATE runs SET status = ?2, finished_at = ?3, sum = ?4, doc = ?5 WHERE rowid = ?1";
+        let params = params![place, finished.status.as_str(), finished_at, sum, doc];
+        self.change_one(|| key(id.as_str()), sql, params)?;
+        Ok(finished)
     }
 
     pub(crate) fn insert_event(&self, run: &RunId, seq: u64, event: &NewEvent) -> Result<()> {
