@@ -231,7 +231,7 @@ impl<'c> Tx<'c> {
         limit: usize,
         mut read: impl FnMut(&Row<'_>) -> Result<(K, T)>,
     ) -> Result<(Vec<T>, bool)> {
-        let (mut found, mut more) = (Vec::with_capacity(limit), false);
+        let (mut found, mut more) = (Vec::new(), false);
         self.each(sql, params, |row| {
             more = found.len() == limit;
             if more {
