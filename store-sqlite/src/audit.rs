@@ -162,11 +162,12 @@ impl Tx<'_> {
         self.any("SELECT 1 FROM runs WHERE id = ?1", [id.as_str()])
     }
 
+    /// Stores a run whose id must be free.
     pub(crate) fn insert_run(&self, run: &Run) -> Result<()> {
         let doc = json::encode(run)?;
         let derived = Derived::of(run)?;
         let sql = "INSERT INTO runs (id, parent, skill, agent, caller, channel, status, started_at, finished_at, \
-                   sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                   sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING";
         let params = params![
             run.id.as_str(),
             derived.parent,
@@ -180,7 +181,10 @@ impl Tx<'_> {
             sums::run(run.id.as_str(), &doc),
             doc,
         ];
-        self.execute(sql, params).map(drop)
+        match self.execute(sql, params)? {
+            1 => Ok(()),
+            _ => Err(Error::already_exists(Entity::Run, "id", run.id.as_str())),
+        }
     }
 
     /// Finishes a run; what was recorded at its start never changes.
@@ -260,9 +264,6 @@ impl Tx<'_> {
 impl AuditStore for Tx<'_> {
     fn start_run(&self, run: &NewRun) -> Result<Arc<Run>> {
         run.validate()?;
-        if self.run_exists(&run.id)? {
-            return Err(Error::already_exists(Entity::Run, "id", run.id.as_str()));
-        }
         let run = Run::started(run.clone());
         self.insert_run(&run)?;
         Ok(Arc::new(run))
@@ -275,14 +276,15 @@ impl AuditStore for Tx<'_> {
 
     fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64> {
         event.validate()?;
-        if !self.run_exists(run)? {
-            return Err(not_found(run));
-        }
         let sql = "SELECT run, seq FROM events WHERE run = ?1 ORDER BY seq DESC";
         let last = self.first(sql, [run.as_str()], |row| match text(row, 0)? {
             found if found == run.as_str() => column::<i64>(row, 1),
             found => Err(Error::corrupt(key(run.as_str()), format!("an index leads to events of {found:?}"))),
         })?;
+        // A run that has an event is there: SQLite keeps each event's reference to it.
+        if last.is_none() && !self.run_exists(run)? {
+            return Err(not_found(run));
+        }
         let seq = rules::next_seq(last.unwrap_or_default().cast_unsigned())?;
         self.insert_event(run, seq, event)?;
         Ok(seq)

@@ -437,11 +437,10 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     fn append_version(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
         version.validate()?;
         let id = version.snapshot.id();
-        let last = self.last_seq::<D>(id)?;
-        self.check_version_id(&version.id)?;
-        let seq = rules::next_seq(last)?;
+        let seq = rules::next_seq(self.last_seq::<D>(id)?)?;
+        let appended = self.insert_version(seq, version)?;
         self.set_last_seq::<D>(id, seq)?;
-        self.insert_version(seq, version)
+        Ok(appended)
     }
 
     fn versions(&self, id: &D::Id, page: &PageRequest) -> Result<Page<Arc<Version<D>>>> {

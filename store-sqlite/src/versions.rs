@@ -58,6 +58,10 @@ pub(crate) fn not_found(id: &VersionId) -> Error {
     Error::not_found(Entity::Version, id.as_str())
 }
 
+fn taken(id: &VersionId) -> Error {
+    Error::already_exists(Entity::Version, "id", id.as_str())
+}
+
 fn key(id: &str) -> String {
     format!("versions/{id}")
 }
@@ -104,12 +108,12 @@ impl Tx<'_> {
     /// Whether a version id is free, among skills and agents together.
     pub(crate) fn check_version_id(&self, id: &VersionId) -> Result<()> {
         if self.any("SELECT 1 FROM versions WHERE id = ?1", [id.as_str()])? {
-            return Err(Error::already_exists(Entity::Version, "id", id.as_str()));
+            return Err(taken(id));
         }
         Ok(())
     }
 
-    /// Stores a version that was checked, and gives it as a read would.
+    /// Stores a version whose id must be free, and gives it as a read would.
     pub(crate) fn insert_version<D: Definition>(
         &self,
         seq: u64,
@@ -120,10 +124,12 @@ impl Tx<'_> {
         let (definition, id) = (version.snapshot.id().as_ref(), version.id.as_str());
         let sum = sums::version(D::KIND, definition, seq.cast_signed(), id, version.pinned, &doc);
         let sql = "INSERT INTO versions (kind, definition, seq, id, pinned, sum, doc) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING";
         let params = params![D::KIND.code(), definition, seq.cast_signed(), id, version.pinned, sum, doc];
-        self.execute(sql, params)?;
-        Ok(Arc::new(content.version(version.id.clone(), seq, version.pinned)))
+        match self.execute(sql, params)? {
+            1 => Ok(Arc::new(content.version(version.id.clone(), seq, version.pinned))),
+            _ => Err(taken(&version.id)),
+        }
     }
 
     /// Up to `limit` versions with a seq below `before`, newest first, and whether there are more.
