@@ -57,7 +57,8 @@ pub(crate) trait Subject: Send + Sync {
     fn start_run(&self, run: &NewRun) -> Result<()>;
     /// Gives the number of the event.
     fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64>;
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()>;
+    /// Gives the run as it stands then.
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>>;
     fn settle(&self, settlement: &Settlement) -> Result<()>;
     fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()>;
     /// Claims the skill that is due first and that nobody holds.
@@ -126,9 +127,8 @@ impl Subject for Ours {
         Ok(self.0.audit().append_event(run, event)?)
     }
 
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()> {
-        self.0.audit().finish_run(run, finish)?;
-        Ok(())
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+        Ok(self.0.audit().finish_run(run, finish)?)
     }
 
     fn settle(&self, of: &Settlement) -> Result<()> {

@@ -105,11 +105,12 @@ impl State {
         }
     }
 
-    fn finish(&mut self, run: &RunId, finish: &Finish) -> Result<()> {
-        let run = Arc::make_mut(self.runs.get_mut(run).ok_or("no such run")?);
+    fn finish(&mut self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+        let stored = self.runs.get_mut(run).ok_or("no such run")?;
+        let run = Arc::make_mut(stored);
         run.status = finish.outcome.into();
         match run.finish.replace(finish.clone()) {
-            None => Ok(()),
+            None => Ok(Arc::clone(stored)),
             Some(_) => Err("the run was finished before".into()),
         }
     }
@@ -165,7 +166,7 @@ impl Subject for Memory {
         Ok(seq)
     }
 
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()> {
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
         self.0.write().finish(run, finish)
     }
 

@@ -13,6 +13,7 @@ use store_api::{
     Skill, SkillId, SummaryRow, WorkerId,
 };
 
+use super::finished;
 use crate::subject::{Claimed, Position, Result, Settlement, Subject, Versions};
 
 mod read;
@@ -123,9 +124,13 @@ impl Subject for Sqlite {
         self.write(|connection| write::append_event(connection, run, event, &payload))
     }
 
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()> {
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
         let doc = serde_json::to_string(finish)?;
-        self.write(|connection| write::finish_run(connection, run, finish, &doc))
+        self.write(|connection| {
+            let running = read::run_by_id(connection, run)?.ok_or("no such run")?;
+            write::finish_run(connection, run, finish, &doc)?;
+            Ok(finished(running, finish))
+        })
     }
 
     fn settle(&self, of: &Settlement) -> Result<()> {

@@ -85,7 +85,7 @@ pub(super) fn due(connection: &Connection, now: DateTime<Utc>, limit: usize) -> 
     Ok(found)
 }
 
-fn run_by_id(connection: &Connection, id: &RunId) -> Result<Option<Arc<Run>>> {
+pub(super) fn run_by_id(connection: &Connection, id: &RunId) -> Result<Option<Arc<Run>>> {
     let sql = "SELECT status, start, finish FROM runs WHERE id = ?1";
     connection.prepare_cached(sql)?.query_one([id.as_str()], |row| Ok(run(row))).optional()?.transpose()
 }
