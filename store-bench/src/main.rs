@@ -189,6 +189,7 @@ fn measure(args: &RunArgs) -> Result<()> {
 }
 
 fn config(args: &RunArgs) -> Result<Config> {
+    let delay = args.delay_flush.map(Delay);
     let config = Config {
         engines: args.engines.clone(),
         clients: args.clients.clone(),
@@ -196,7 +197,8 @@ fn config(args: &RunArgs) -> Result<Config> {
         rounds: args.rounds,
         length: Duration::try_from_secs_f64(args.seconds)?,
         large: args.large,
-        delay: args.delay_flush.map(Delay),
+        delay,
+        flush_us: measure::flush_us(&args.dir, delay)?,
         directory: args.dir.clone(),
         printer: Printer { is_json: args.json },
     };

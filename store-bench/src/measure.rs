@@ -1,9 +1,12 @@
 //! One measurement: so many clients in closed loops for so long, every operation timed.
 
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use fault_disk::Delay;
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -125,6 +128,19 @@ pub(crate) fn run_beside<'a>(
         }
         tally
     })
+}
+
+/// What writing 4 KB over and flushing them takes in a directory, each flush delayed, in microseconds.
+pub(crate) fn flush_us(directory: &Path, delay: Option<Delay>) -> Result<f64> {
+    let file = tempfile::tempfile_in(directory)?;
+    let times = (0..200).map(|_| {
+        let start = Instant::now();
+        file.write_all_at(&[1; 4096], 0)?;
+        std::thread::sleep(delay.map_or(Duration::ZERO, |delay| delay.0));
+        file.sync_all()?;
+        Ok(start.elapsed().as_secs_f64() * 1e6)
+    });
+    Ok(median(times.collect::<Result<_>>()?))
 }
 
 /// What this process has used of the processors, all threads together.

@@ -23,6 +23,9 @@ pub(crate) struct Line {
     /// By how much each flush was delayed, in microseconds.
     #[serde(default)]
     pub(crate) delay_flush_us: u64,
+    /// What writing 4 KB over and flushing them took in this run, the delay included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) flush_us: Option<f64>,
     /// How large the store was, where that is the question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) size: Option<u64>,
@@ -120,7 +123,7 @@ impl Line {
     /// Holds the line against its targets, as far as it has the figures for them. The bare database has none.
     pub(crate) fn judge(&mut self) {
         let targets = match &*self.subject {
-            "ours" => targets::of(&self.case, &self.engine, self.clients, self.delay_flush_us > 0),
+            "ours" => targets::of(&self.case, &self.engine, self.clients, self.delay_flush_us),
             "bare" => Vec::new(),
             _ => targets::of_peer(&self.engine, self.clients),
         };
@@ -163,6 +166,7 @@ impl Printer {
 
     pub(crate) fn line(&self, mut line: Line, config: &Config) -> Result<()> {
         line.delay_flush_us = config.delay.map_or(Ok(0), |delay| u64::try_from(delay.0.as_micros()))?;
+        line.flush_us = Some(config.flush_us);
         line.judge();
         let mut out = io::stdout().lock();
         if self.is_json {

@@ -26,6 +26,8 @@ pub(crate) struct Config {
     /// How large the large stores are.
     pub(crate) large: u64,
     pub(crate) delay: Option<Delay>,
+    /// What writing 4 KB over and flushing them takes where the stores are made, the delay included, in microseconds.
+    pub(crate) flush_us: f64,
     pub(crate) directory: PathBuf,
     pub(crate) printer: Printer,
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::report::{Judged, Line};
 use crate::subject::Result;
+use crate::targets::SLOW_US;
 
 /// A table: its name, which lines it is made of, and how.
 struct Table {
@@ -14,16 +15,22 @@ struct Table {
     render: fn(&[&Line]) -> Result<String>,
 }
 
-const TABLES: [Table; 10] = [
+const TABLES: [Table; 12] = [
+    Table { name: "flush", holds: |l| l.flush_us.is_some(), render: flush },
     Table {
         name: "single-writer",
-        holds: |l| is_write(l) && l.clients == 1 && !is_slow(l),
+        holds: |l| is_write(l) && l.clients == 1 && !is_delayed(l),
         render: compared,
     },
-    Table { name: "many-writers", holds: |l| is_write(l) && l.clients > 1 && !is_slow(l), render: compared },
-    Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_slow(l), render: sharing },
+    Table {
+        name: "many-writers",
+        holds: |l| is_write(l) && l.clients > 1 && !is_delayed(l),
+        render: compared,
+    },
+    Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_delayed(l), render: sharing },
+    Table { name: "target-disk", holds: |l| is_write(l) && is_delayed(l) && !is_slow(l), render: compared },
     Table { name: "slow-disk", holds: |l| is_write(l) && is_slow(l), render: compared },
-    Table { name: "reads", holds: |l| is_read(l) && !is_slow(l), render: compared },
+    Table { name: "reads", holds: |l| is_read(l) && !is_delayed(l), render: compared },
     Table { name: "beside-readers", holds: |l| l.beside_ratio.is_some(), render: beside },
     Table { name: "growth", holds: |l| l.case.starts_with("scale-"), render: growth },
     Table { name: "memory", holds: |l| l.engine == "memory" && is_own(l) && !is_scale(l), render: compared },
@@ -41,8 +48,12 @@ fn is_scale(line: &Line) -> bool {
     line.case.starts_with("scale-")
 }
 
-fn is_slow(line: &Line) -> bool {
+fn is_delayed(line: &Line) -> bool {
     line.delay_flush_us > 0
+}
+
+fn is_slow(line: &Line) -> bool {
+    line.delay_flush_us >= SLOW_US
 }
 
 fn is_on_disk(line: &Line) -> bool {
@@ -111,6 +122,19 @@ pub(crate) fn put_into(document: &str, tables: &BTreeMap<&'static str, String>) 
         document.replace_range(from..from + length, table);
     }
     Ok(document)
+}
+
+/// What a flush took, by the delay that was put on it: the least and the most of all runs.
+fn flush(lines: &[&Line]) -> Result<String> {
+    let mut table = String::from("| delay µs | 4 KB written over and flushed, µs |\n|--:|--:|\n");
+    let delays: BTreeSet<u64> = lines.iter().map(|line| line.delay_flush_us).collect();
+    for delay in delays {
+        let took = lines.iter().filter(|line| line.delay_flush_us == delay).filter_map(|line| line.flush_us);
+        let (least, most) =
+            took.fold((f64::MAX, 0.0_f64), |(least, most), took| (least.min(took), most.max(took)));
+        writeln!(table, "| {delay} | {} to {} |", number(least), number(most))?;
+    }
+    Ok(table)
 }
 
 fn compared(lines: &[&Line]) -> Result<String> {
