@@ -27,7 +27,7 @@ const TABLES: [Table; 12] = [
         holds: |l| is_write(l) && l.clients > 1 && !is_delayed(l),
         render: compared,
     },
-    Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_delayed(l), render: sharing },
+    Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_slow(l), render: sharing },
     Table { name: "target-disk", holds: |l| is_write(l) && is_delayed(l) && !is_slow(l), render: compared },
     Table { name: "slow-disk", holds: |l| is_write(l) && is_slow(l), render: compared },
     Table { name: "reads", holds: |l| is_read(l) && !is_delayed(l), render: compared },
@@ -172,15 +172,17 @@ fn compared(lines: &[&Line]) -> Result<String> {
 /// What clients reach by sharing commits, which is their ratio, beside what one reaches who has it all in one transaction.
 fn sharing(lines: &[&Line]) -> Result<String> {
     let mut table = String::from(
-        "| engine | appends | ours, one unit | by hand, one transaction | ours, a client each | by hand, a client each \
-         | most by sharing | reached |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| engine | delay µs | appends | ours, one unit | by hand, one transaction | ours, a client each \
+         | by hand, a client each | most by sharing | reached |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for unit in lines.iter().filter(|line| line.subject == "ours" && line.engine != "memory") {
-        let (Some(appends), engine) = (at_once(unit), &unit.engine) else { continue };
+        let (Some(appends), engine, delay) = (at_once(unit), &unit.engine, unit.delay_flush_us) else {
+            continue;
+        };
         let find = |subject: &str, case: &str, clients: usize| {
             let is_it =
                 |line: &&&Line| (&*line.subject, &*line.case, line.clients) == (subject, case, clients);
-            lines.iter().filter(is_it).find(|line| line.engine == *engine)
+            lines.iter().filter(is_it).find(|line| line.engine == *engine && line.delay_flush_us == delay)
         };
         let transaction = find("bare", &unit.case, unit.clients);
         let [ours, bare] = ["ours", "bare"].map(|subject| find(subject, APPEND, appends));
@@ -189,7 +191,7 @@ fn sharing(lines: &[&Line]) -> Result<String> {
         let shown = |appends: Option<f64>| appends.map(number).unwrap_or_default();
         writeln!(
             table,
-            "| {engine} | {appends} | {} | {} | {} | {} | {} | {} |",
+            "| {engine} | {delay} | {appends} | {} | {} | {} | {} | {} | {} |",
             number(together(unit)),
             shown(transaction.map(|line| together(line))),
             shown(ours.map(|line| line.ops_per_second)),
