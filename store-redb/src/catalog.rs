@@ -65,7 +65,7 @@ impl Tx<'_> {
     /// Puts the run state into a row that was read.
     pub(crate) fn assemble<D: Definition>(&self, key: &[u8], row: DefinitionRow<D>) -> Result<Stored<D>> {
         let state = match row.doc.schedule() {
-            Some(_) => self.expected(RUN_STATES, key)?,
+            Some(_) => self.run_state_of(key)?.ok_or_else(|| missing(RUN_STATES, key))?,
             None => RunState::default(),
         };
         Ok(Stored { doc: Arc::new(rules::assemble(row.doc, state)), revision: row.revision })
@@ -92,7 +92,7 @@ impl Tx<'_> {
     /// The run state of a definition that must have a schedule.
     fn run_state<D: Definition>(&self, id: &D::Id) -> Result<RunState> {
         let key = key::<D>(id);
-        match self.record(RUN_STATES, &key)? {
+        match self.run_state_of(&key)? {
             Some(state) => Ok(state),
             None if self.has(LAST_SEQS, &key)? => Err(Error::not_found(Entity::Schedule, id.as_ref())),
             None => Err(not_found::<D>(id)),
@@ -109,7 +109,7 @@ impl Tx<'_> {
         let due = |state| index::of_run_state(D::KIND, id.as_ref(), state);
         let (was_due, is_due) = (due(before)?, after.map(due).transpose()?.unwrap_or_default());
         match after {
-            Some(state) => self.put_record(RUN_STATES, &key::<D>(id), state)?,
+            Some(state) => self.put_run_state(&key::<D>(id), state)?,
             None => self.delete(RUN_STATES, &key::<D>(id)).map(drop)?,
         }
         self.reindex(&was_due, &is_due)

@@ -50,6 +50,14 @@ impl Key {
         }
     }
 
+    /// Nothing, which comes first, or a signed number.
+    pub(crate) fn optional_signed(self, number: Option<i64>) -> Self {
+        match number {
+            None => self.code(0),
+            Some(number) => self.code(1).signed(number),
+        }
+    }
+
     pub(crate) fn unsigned(mut self, number: u64) -> Self {
         self.0.extend(number.to_be_bytes());
         self
@@ -113,6 +121,14 @@ impl<'k> Fields<'k> {
         match self.code()? {
             0 => Ok(None),
             1 => self.text().map(Some),
+            _ => Err(self.damaged()),
+        }
+    }
+
+    pub(crate) fn optional_signed(&mut self) -> Result<Option<i64>> {
+        match self.code()? {
+            0 => Ok(None),
+            1 => self.signed().map(Some),
             _ => Err(self.damaged()),
         }
     }

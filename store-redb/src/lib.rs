@@ -29,8 +29,10 @@ mod file;
 mod index;
 mod keys;
 mod kv;
+mod migrations;
 mod open;
 mod recovery;
+mod run_state;
 mod storage;
 mod stream;
 mod tables;
@@ -56,7 +58,7 @@ use crate::tx::Tx;
 use crate::writer::Held;
 
 /// The version of the layout that this version writes, and the newest that it reads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// How long a call waits unless it is told otherwise.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -19,7 +19,7 @@ use crate::kv::{Reading, Writing};
 use crate::storage::{Overlay, Storage, Unlocked};
 use crate::tables::{self, META};
 use crate::tx::Tx;
-use crate::{Options, SCHEMA, bookkeeping, recovery};
+use crate::{Options, SCHEMA, bookkeeping, migrations, recovery};
 
 /// The name under which a file of ours says what it is.
 const APPLICATION: &str = "agst";
@@ -35,6 +35,13 @@ pub(crate) const PEEK_CACHE: usize = 16 << 20;
 pub(crate) struct Mark {
     application: String,
     schema: u32,
+}
+
+impl Mark {
+    /// That of a file as this version makes it.
+    pub(crate) fn current() -> Self {
+        Mark { application: APPLICATION.to_owned(), schema: SCHEMA }
+    }
 }
 
 pub(crate) fn mark_key() -> Key {
@@ -147,7 +154,9 @@ fn open_file<B: StorageBackend>(
         // Looked at again, because somebody else may have had the file since.
         Ok(_) if !is_settled(path, &file, recovery::LOGS)? => Ok(Opened::Held),
         Ok(database) => {
-            check_mark(&Edge::default(), path, || database.begin_read())?;
+            let edge = Arc::<Edge>::default();
+            let schema = check_mark(&edge, path, || database.begin_read())?;
+            migrations::run(&edge, &database, schema)?;
             Ok(Opened::Database(database))
         }
         Err(Fault::Redb(redb::Error::DatabaseAlreadyOpen)) => Ok(Opened::Held),
@@ -193,12 +202,12 @@ pub(crate) fn backend(file: &File) -> std::result::Result<FileBackend, redb::Dat
     FileBackend::new(file.try_clone().map_err(redb::StorageError::Io)?)
 }
 
-/// Checks that a database bears our mark, and one that this version reads.
+/// Checks that a database bears our mark, and one that this version reads. Gives its schema.
 pub(crate) fn check_mark(
     edge: &Edge,
     path: &Path,
     begin: impl FnOnce() -> std::result::Result<redb::ReadTransaction, redb::TransactionError>,
-) -> Result<()> {
+) -> Result<u32> {
     let foreign = || file::not_this_store(path, "is a redb file of another program");
     let tx = edge.call("reading", begin)?;
     match catch(|| tx.open_table(META.definition()).map(drop)) {
@@ -216,7 +225,7 @@ pub(crate) fn check_mark(
         Some(mark) if mark.schema > SCHEMA => {
             Err(Error::SchemaTooNew { found: mark.schema, supported: SCHEMA })
         }
-        Some(_) => Ok(()),
+        Some(mark) => Ok(mark.schema),
         None => Err(foreign()),
     }
 }
@@ -229,7 +238,7 @@ fn initialise<B: StorageBackend>(staged: &Staged, over: impl Fn(&Path, FileBacke
     create_tables(&writing)?;
     writing.operate(|operation| {
         let tx = Tx::on(operation);
-        tx.put_record(META, &mark_key(), &Mark { application: APPLICATION.to_owned(), schema: SCHEMA })?;
+        tx.put_record(META, &mark_key(), &Mark::current())?;
         tx.set_counter(0)
     })?;
     writing.commit()?;

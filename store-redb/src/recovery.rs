@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Builder, ReadableDatabase, StorageBackend};
 use safe_files::recovery::{Logs, Recovery, copy_file};
@@ -12,6 +13,7 @@ use store_api::{Error, Result, Verification};
 use crate::error::{Edge, catch};
 use crate::file::{self, Standing};
 use crate::kv::Reading;
+use crate::migrations;
 use crate::open::{backend, check_mark, is_ours};
 use crate::tx::Tx;
 use crate::verify::{CHECK_CACHE, check_records};
@@ -51,7 +53,7 @@ pub(crate) fn run(recovery: Recovery, path: &Path) -> Result<bool> {
 
 /// Checks every page and every record of the copy. What its last writer left undone redb ends there.
 fn verify(copy: &Path) -> Result<()> {
-    let edge = Edge::default();
+    let edge = Arc::<Edge>::default();
     let file = File::options().read(true).write(true).open(copy).map_err(|e| failed("opening", copy, e))?;
     let database = edge.call("checking the copy", || {
         Builder::new()
@@ -59,7 +61,8 @@ fn verify(copy: &Path) -> Result<()> {
             .set_check_integrity_on_open(true)
             .create_with_backend(backend(&file)?)
     })?;
-    check_mark(&edge, copy, || database.begin_read())?;
+    let schema = check_mark(&edge, copy, || database.begin_read())?;
+    migrations::run(&edge, &database, schema)?;
     let tx = edge.call("reading the copy", || database.begin_read())?;
     let mut found = Verification::default();
     check_records(&Tx::on(&Reading::new(tx, &edge)), &mut found)?;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use harness::fault::Switch;
 use harness::rot;
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableTable, TableDefinition};
+use safe_files::recovery::{is_marked, mark};
 use store_api::*;
 use store_redb::{Options, RedbStore};
 use tempfile::TempDir;
@@ -400,4 +401,65 @@ fn a_bit_flipped_anywhere_is_survived() {
     println!(
         "{flips} flips: {refused} refused by open, {corrupt} found by verify, {silent} in bytes without meaning"
     );
+}
+
+fn fixture(schema: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/schema-{schema}.redb"))
+}
+
+/// The file of the schema that this version writes is made by this test when there is none yet. One that was
+/// released is never made again.
+#[test]
+fn files_of_every_schema_open_for_ever() {
+    let (directory, path) = place();
+    let current = filled(&path);
+    let (expected, newest) = (export(&current), Store::info(&current).schema);
+    Store::close(&current).unwrap();
+    if !fixture(newest).exists() {
+        fs::copy(path, fixture(newest)).unwrap();
+    }
+    for schema in 1..=newest {
+        let path = directory.path().join(format!("from-{schema}.redb"));
+        fs::copy(fixture(schema), &path).unwrap();
+        let store = RedbStore::open(&path).unwrap();
+        assert!(Store::verify(&store).unwrap().is_sound(), "schema {schema}: {:?}", Store::verify(&store));
+        assert_eq!(export(&store), expected, "schema {schema}");
+        // For good: it is not brought to the newest schema again.
+        Store::close(&store).unwrap();
+        let store = RedbStore::open(&path).unwrap();
+        assert_eq!(export(&store), expected, "schema {schema}, opened again");
+    }
+}
+
+/// Damage stays damage: what is sound beside it can be read.
+#[test]
+fn a_damaged_run_state_keeps_no_older_file_from_being_opened() {
+    let (_directory, path) = place();
+    fs::copy(fixture(1), &path).unwrap();
+    let raw = Database::open(&path).unwrap();
+    let tx = raw.begin_write().unwrap();
+    {
+        let mut states = tx.open_table(TableDefinition::<&[u8], &[u8]>::new("run_states")).unwrap();
+        let key = b"\x02a\0\0".as_slice();
+        let mut stored = states.get(key).unwrap().unwrap().value().to_vec();
+        *stored.last_mut().unwrap() ^= 1;
+        states.insert(key, stored.as_slice()).unwrap();
+    }
+    tx.commit().unwrap();
+    raw.close().unwrap();
+    let store = RedbStore::open(&path).unwrap();
+    let get = |id: &str| Catalog::<Agent>::get(store.agents(), &AgentId::new(id).unwrap());
+    assert_eq!(get("a").unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(get("b").unwrap().unwrap().doc.schedule.is_some());
+}
+
+/// A flush failed while an older version had the file.
+#[test]
+fn a_file_of_an_older_schema_is_recovered_too() {
+    let (_directory, path) = place();
+    fs::copy(fixture(1), &path).unwrap();
+    mark(&path, "a flush failed").unwrap();
+    let store = RedbStore::open(&path).unwrap();
+    assert!(Store::verify(&store).unwrap().is_sound());
+    assert!(!is_marked(&path).unwrap());
 }

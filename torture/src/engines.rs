@@ -36,6 +36,14 @@ impl Engine {
         }
     }
 
+    /// A store as the first version of it wrote it.
+    pub(crate) fn of_schema_1(self) -> &'static [u8] {
+        match self {
+            Engine::Sqlite => include_bytes!("../../store-sqlite/tests/fixtures/schema-1.db"),
+            Engine::Redb => include_bytes!("../../store-redb/tests/fixtures/schema-1.redb"),
+        }
+    }
+
     /// Opens the store at a path that is taken to the letter, as no URL can.
     pub(crate) fn open(self, path: &Path, durability: Durability) -> Result<Arc<dyn Store>> {
         Ok(match self {

@@ -23,9 +23,6 @@ pub(crate) const STORE: &str = "s";
 /// The name of its backup.
 pub(crate) const BACKUP: &str = "b";
 
-/// A store of the oldest schema that there is.
-const OLDEST_SQLITE: &[u8] = include_bytes!("../../store-sqlite/tests/fixtures/schema-1.db");
-
 /// Files of a store, by the suffix of their names.
 type Files = Vec<(&'static str, Vec<u8>)>;
 
@@ -59,8 +56,8 @@ impl Story {
         let mut host = Host::new(rng.fork(), "a");
         let mut sittings: Vec<Vec<Call>> =
             (0..rng.usize(1..4)).map(|_| host.calls(rng.usize(1..longest))).collect();
-        let is_old = engine == Engine::Sqlite && rng.u8(0..6) == 0;
-        let before = if is_old { vec![("", OLDEST_SQLITE.to_vec())] } else { vec![] };
+        let is_old = rng.u8(0..6) == 0;
+        let before = if is_old { vec![("", engine.of_schema_1().to_vec())] } else { vec![] };
         if !is_old && rng.u8(0..4) == 0 {
             let copied = Host::new(rng.fork(), "copied").calls(rng.usize(1..12));
             sittings.insert(0, vec![Call::Copy(copied)]);

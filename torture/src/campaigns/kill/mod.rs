@@ -10,6 +10,7 @@ use contract_tests::fixture::records;
 use store::{Durability, Record, Verification};
 
 use super::{Campaign, Plan};
+use crate::engines::Engine;
 use crate::lab::names;
 use crate::place::{open, scratch, url};
 use crate::report::Line;
@@ -64,20 +65,15 @@ fn run(plan: &Plan, report: &mut dyn FnMut(Line)) {
             line(several_write, &|killer| killer.writers(WRITERS, share(25)));
         }
         line(new("inside create"), &|killer| killer.opens(share(10), None));
-        if engine == "sqlite" {
-            line(new("inside the opening of a file of schema 1"), &|killer| {
-                killer.opens(share(5), Some(OF_SCHEMA_1))
-            });
-        }
+        line(new("inside the opening of a file of schema 1"), &|killer| {
+            killer.opens(share(5), Engine::named(engine).map(Engine::of_schema_1))
+        });
         line(new("inside import"), &|killer| killer.fills(share(8), |from| Task::Import { from }));
         line(new("inside copy"), &|killer| killer.fills(share(8), |from| Task::Copy { from }));
         line(new("inside backup"), &|killer| killer.backups(share(9)));
         line(new("acknowledged before it is written").control(), &|killer| killer.gatherers(share(5)));
     }
 }
-
-/// A store as the first version of this library wrote it.
-const OF_SCHEMA_1: &[u8] = include_bytes!("../../../../store-sqlite/tests/fixtures/schema-1.db");
 
 /// One configuration under way.
 pub(super) struct Killer<'l> {
