@@ -1,5 +1,5 @@
-//! Run states. One is read with every definition that has a schedule, so its body is made of fields as keys are, which
-//! costs a tenth of what JSON with times in it does.
+//! Run states. One is read with every definition that has a schedule, so its body is made of fields, as keys are: of
+//! JSON, its two times alone cost an eighth of reading a due definition.
 
 use chrono::{DateTime, Utc};
 use store_api::{Error, Lease, LeaseToken, Result, RunState, WorkerId, time};
