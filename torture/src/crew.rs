@@ -1,7 +1,7 @@
 //! Several threads that do the numbered parts of one configuration, until enough was tried.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -14,17 +14,24 @@ pub(crate) struct Crew {
     count: u64,
     tried: AtomicU64,
     line: Mutex<Line>,
+    /// It is a control and has failed, as it must: more faults would say no more.
+    has_failed: AtomicBool,
 }
 
 impl Crew {
     /// Does parts 0, 1, 2 … on all cores, each thread in a directory of its own, until `count` were tried, with what the
-    /// line had tried before, or there is no such part: then `part` says no.
+    /// line had tried before, or there is no such part: then `part` says no. A control ends when it fails.
     pub(crate) fn run(
         line: &mut Line,
         count: u64,
         part: impl Fn(&Crew, &Scratch, u64) -> io::Result<bool> + Sync,
     ) {
-        let crew = Crew { count, tried: AtomicU64::new(line.tried), line: Mutex::new(line.clone()) };
+        let crew = Crew {
+            count,
+            tried: AtomicU64::new(line.tried),
+            line: Mutex::new(line.clone()),
+            has_failed: AtomicBool::new(false),
+        };
         let next = AtomicU64::new(0);
         let work = || -> io::Result<()> {
             let scratch = lab::scratch()?;
@@ -44,7 +51,7 @@ impl Crew {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.tried.load(Ordering::Relaxed) >= self.count
+        self.has_failed.load(Ordering::Relaxed) || self.tried.load(Ordering::Relaxed) >= self.count
     }
 
     /// Counts one more that is tried; gives its number.
@@ -55,7 +62,9 @@ impl Crew {
     /// Counts what was found.
     pub(crate) fn count(&self, verdict: &Verdict, context: impl FnOnce() -> String) {
         if !matches!(verdict, Verdict::Sound(_)) {
-            verdict.count(&mut self.line.lock(), context);
+            let mut line = self.line.lock();
+            verdict.count(&mut line, context);
+            self.has_failed.store(line.control, Ordering::Relaxed);
         }
     }
 }

@@ -28,7 +28,8 @@ pub(crate) const CAMPAIGN: Campaign = Campaign {
 /// The longest sitting, in calls.
 const LONGEST: usize = 8;
 
-/// How many images a control looks at: a story of redb in which it fails is one in hundreds, and 20,000 can miss them all.
+/// How many images a control looks at until it fails: a story of redb in which it does is one in hundreds, and 20,000 can
+/// miss them all.
 const CONTROL: u64 = 40_000;
 
 /// How many flushes there are in a story, about.
