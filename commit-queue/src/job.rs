@@ -12,15 +12,15 @@ use std::thread;
 
 use store_api::{Error, Result};
 
-/// What a writer wants done, then what came of it: the answer, or its panic.
+/// What a writer wants done, and what came of it when it was last done: the answer, or its panic.
 pub(crate) struct Job<F, R> {
-    work: Option<F>,
+    work: F,
     done: Option<thread::Result<Result<R>>>,
 }
 
 impl<F, R> Job<F, R> {
     pub(crate) fn new(work: F) -> Self {
-        Job { work: Some(work), done: None }
+        Job { work, done: None }
     }
 
     /// What its writer is answered, when the transaction that it was for ended so.
@@ -39,20 +39,21 @@ impl<F, R> Job<F, R> {
 }
 
 /// The transaction was lost before it was this job's turn, and then there is an error to give.
-fn never_run() -> Error {
+pub(crate) fn never_run() -> Error {
     Error::backend("writing", std::io::Error::other("the transaction ended before this operation began"))
 }
 
 /// A job with its types forgotten, for an open transaction of type `O`.
 pub(crate) trait Run<O> {
-    /// Runs the job, once; whether what it did is to be kept.
+    /// Runs the job, which may have been run before; whether what it did is to be kept. One that panicked stays so: what
+    /// it left behind in itself is not to be relied on.
     fn run(&mut self, open: &O) -> bool;
 }
 
-impl<O, R, F: FnOnce(&O) -> Result<R>> Run<O> for Job<F, R> {
+impl<O, R, F: FnMut(&O) -> Result<R>> Run<O> for Job<F, R> {
     fn run(&mut self, open: &O) -> bool {
-        if let Some(work) = self.work.take() {
-            self.done = Some(catch_unwind(AssertUnwindSafe(|| work(open))));
+        if !matches!(self.done, Some(Err(_))) {
+            self.done = Some(catch_unwind(AssertUnwindSafe(|| (self.work)(open))));
         }
         matches!(self.done, Some(Ok(Ok(_))))
     }
@@ -72,18 +73,18 @@ impl<O: 'static> Lent<O> {
     pub(crate) unsafe fn new<R, F>(job: &mut Job<F, R>) -> Self
     where
         R: Send,
-        F: FnOnce(&O) -> Result<R> + Send,
+        F: FnMut(&O) -> Result<R> + Send,
     {
         let job: NonNull<dyn Run<O> + '_> = NonNull::from(job);
         // SAFETY: only the lifetime changes, and the caller sees to it that nothing is used after its end.
         Lent(unsafe { std::mem::transmute::<NonNull<dyn Run<O> + '_>, NonNull<dyn Run<O>>>(job) })
     }
+}
 
-    /// Runs the job; whether what it did is to be kept.
-    pub(crate) fn run(self, open: &O) -> bool {
-        let Lent(mut job) = self;
+impl<O> Run<O> for Lent<O> {
+    fn run(&mut self, open: &O) -> bool {
         // SAFETY: whoever lent it keeps it alive and leaves it alone for as long as this exists.
-        unsafe { job.as_mut() }.run(open)
+        unsafe { self.0.as_mut() }.run(open)
     }
 }
 

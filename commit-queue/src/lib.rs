@@ -2,11 +2,15 @@
 //!
 //! Who comes first leads: it begins a transaction and does its own work in it, then the work of everybody who has
 //! come meanwhile, commits for all, and tells them. Who leads next is the one that has waited longest. All of it
-//! happens on the writers' own threads, so a lone writer pays nothing: no hand-off, no savepoint, no wait for company;
-//! and a writer in line is woken once for each operation, when it is durable.
+//! happens on the writers' own threads, so a lone writer pays nothing: no hand-off, no wait for company; and a writer in
+//! line is woken once for each operation, when it is durable.
 //!
-//! - An operation that fails or panics is undone alone. One that was refused waits for the flush too when others came
-//!   before it in the transaction: what it was refused for may be theirs.
+//! - An operation that fails or panics fails alone. Most that fail have changed nothing, and nothing needs to be undone.
+//!   After one that has, the whole transaction is undone, the operations before it are done again in a new one, and the
+//!   batch ends with them. That is dear and rare, where a mark to go back to, set before each operation, was dear and
+//!   always paid for. So work may run several times; work that must not runs in a transaction that nobody shares.
+//! - One that was refused waits for the flush too when others came before it in the transaction: what it was refused
+//!   for may be theirs.
 //! - When the flush fails, or the engine loses the transaction, every member of the batch gets that error.
 //! - A batch that was larger than one makes the next one linger a little for as many, an eighth of a usual flush at
 //!   most: those whom the last flush acknowledged are on their way back.
@@ -29,7 +33,7 @@ mod tests;
 #[doc(hidden)]
 pub use sync::MISSES_WAKE_UPS;
 
-use job::{Job, Lent, Run as _, StaysPut};
+use job::{Job, Lent, Run, StaysPut, never_run};
 use sync::{Arc, Mutex, MutexGuard, Parker, lock, now, pause};
 
 /// The most operations in one batch: bounds how long the first waits for the last.
@@ -38,8 +42,8 @@ pub const MAX_BATCH: usize = 64;
 /// The longest that a batch lingers for others, however slow the flush.
 const MAX_LINGER: Duration = Duration::from_micros(300);
 
-/// What an engine does for its queue. The calls come one at a time, in the order of the protocol:
-/// `begin`, then for each operation but the first `mark` … `keep` or `undo`, then `commit` or `abort`.
+/// What an engine does for its queue. The calls come one at a time: `begin`, work and `changes`, then `commit` or
+/// `abort`.
 pub trait Engine: Send + Sync {
     /// An open write transaction.
     type Open: 'static;
@@ -50,29 +54,14 @@ pub trait Engine: Send + Sync {
     /// Whatever is in the way; the operation that asked gets it.
     fn begin(&self, patience: Duration) -> Result<Self::Open>;
 
-    /// Marks the point to which the next operation can be undone.
-    ///
-    /// # Errors
-    /// The transaction is lost.
-    fn mark(&self, open: &mut Self::Open) -> Result<()>;
+    /// A number that every change to the transaction raises; `None` when the engine has undone all of it by itself.
+    fn changes(&self, open: &Self::Open) -> Option<u64>;
 
-    /// The operation since the mark is good.
+    /// Makes the whole transaction durable, with what so many writers did in it.
     ///
     /// # Errors
-    /// The transaction is lost.
-    fn keep(&self, open: &mut Self::Open) -> Result<()>;
-
-    /// Undoes the operation since the mark.
-    ///
-    /// # Errors
-    /// The transaction is lost.
-    fn undo(&self, open: &mut Self::Open) -> Result<()>;
-
-    /// Makes the whole transaction durable.
-    ///
-    /// # Errors
-    /// All members get it; its outcome says whether the writes may have happened.
-    fn commit(&self, open: Self::Open) -> Result<()>;
+    /// All of them get it; its outcome says whether the writes may have happened.
+    fn commit(&self, open: Self::Open, writers: usize) -> Result<()>;
 
     /// Undoes the whole transaction.
     ///
@@ -101,6 +90,12 @@ struct Line<O> {
 struct Waiter<O> {
     seat: Arc<Seat>,
     job: Option<Lent<O>>,
+}
+
+/// Whether others may share a transaction.
+enum Company {
+    Welcome,
+    Unwanted,
 }
 
 /// Where a writer in line sleeps until it is told, once, what has become of it.
@@ -138,28 +133,43 @@ impl<E: Engine> Queue<E> {
     }
 
     /// Runs `work` in a transaction that others may share, and returns once it is durable, or undone. It may run on
-    /// the thread of another writer.
+    /// the thread of another writer, and again when the operation of another one made all be undone.
     ///
     /// # Errors
     /// `Busy` when the turn did not come in time; what `work` gives; what `begin` or the flush gives.
     ///
     /// # Panics
     /// When `work` does: what it did is undone, and the panic goes on here.
-    pub fn write<R: Send>(&self, work: impl FnOnce(&E::Open) -> Result<R> + Send) -> Result<R> {
+    pub fn write<R: Send>(&self, work: impl FnMut(&E::Open) -> Result<R> + Send) -> Result<R> {
         let mut job = Job::new(work);
         let mut line = lock(&self.line);
         if !line.led {
             line.led = true;
             drop(line);
-            return self.lead(Lead { queue: self }, self.timeout, job);
+            return self.lead(Lead { queue: self }, self.timeout, job, Company::Welcome);
         }
         let start = now();
         // SAFETY: `wait_in_line` comes back when the `Lent` is gone, and the job is not touched before that.
         let lent = unsafe { Lent::new(&mut job) };
         match self.wait_in_line(line, Some(lent), start)? {
-            Told::Lead => self.lead(Lead { queue: self }, self.timeout.saturating_sub(now() - start), job),
+            Told::Lead => self.lead(Lead { queue: self }, self.patience_since(start), job, Company::Welcome),
             Told::Ended(ended) => job.answer(ended),
         }
+    }
+
+    /// The same in a transaction that nobody shares: `work` runs once, on this thread.
+    ///
+    /// # Errors
+    /// As [`Queue::write`].
+    ///
+    /// # Panics
+    /// As [`Queue::write`].
+    pub fn write_by_itself<R>(&self, work: impl FnOnce(&E::Open) -> Result<R>) -> Result<R> {
+        let start = now();
+        let lead = self.wait_to_lead(start)?;
+        let mut work = Some(work);
+        let once = |open: &E::Open| work.take().map_or_else(|| Err(never_run()), |work| work(open));
+        self.lead(lead, self.patience_since(start), Job::new(once), Company::Unwanted)
     }
 
     /// Runs `work` while nobody writes.
@@ -167,17 +177,26 @@ impl<E: Engine> Queue<E> {
     /// # Errors
     /// `Busy` when the turn did not come in time; what `work` gives.
     pub fn alone<R>(&self, work: impl FnOnce(&E) -> Result<R>) -> Result<R> {
+        let lead = self.wait_to_lead(now())?;
+        let result = work(&self.engine);
+        drop(lead);
+        result
+    }
+
+    /// What is left of the time that a writer waits which came at `start`.
+    fn patience_since(&self, start: Instant) -> Duration {
+        self.timeout.saturating_sub(now() - start)
+    }
+
+    fn wait_to_lead(&self, start: Instant) -> Result<Lead<'_, E>> {
         let mut line = lock(&self.line);
         if line.led {
-            self.wait_in_line(line, None, now())?;
+            self.wait_in_line(line, None, start)?;
         } else {
             line.led = true;
             drop(line);
         }
-        let lead = Lead { queue: self };
-        let result = work(&self.engine);
-        drop(lead);
-        result
+        Ok(Lead { queue: self })
     }
 
     /// Waits until somebody tells. When it comes back, the job is in nobody's hands.
@@ -209,11 +228,17 @@ impl<E: Engine> Queue<E> {
     }
 
     /// Begins a batch with a job of one's own, and ends it.
-    fn lead<R, F>(&self, lead: Lead<'_, E>, patience: Duration, mut job: Job<F, R>) -> Result<R>
+    fn lead<R, F>(
+        &self,
+        lead: Lead<'_, E>,
+        patience: Duration,
+        mut job: Job<F, R>,
+        company: Company,
+    ) -> Result<R>
     where
-        F: FnOnce(&E::Open) -> Result<R>,
+        F: FnMut(&E::Open) -> Result<R>,
     {
-        let mut open = self.engine.begin(patience)?;
+        let open = self.engine.begin(patience)?;
         if !job.run(&open) {
             // To undo the first is to undo all.
             let aborted = self.engine.abort(open);
@@ -221,41 +246,81 @@ impl<E: Engine> Queue<E> {
             return job.answer(aborted);
         }
         let mut members = Vec::new();
-        let ended = match self.run_jobs_of_others(&mut open, &mut members) {
-            Ok(()) => self.flush(open, 1 + members.len()),
-            Err(lost) => Err(self.engine.abort(open).err().unwrap_or(lost)),
+        let worked = match company {
+            Company::Welcome => self.run_jobs_of_others(open, &mut job, &mut members),
+            Company::Unwanted => Ok(open),
         };
+        let ended = worked.and_then(|open| self.flush(open, 1 + members.len()));
         // The next batch begins before the members of this one wake.
         drop(lead);
         members.iter().for_each(|member| member.tell(Told::Ended(ended.clone())));
         job.answer(ended)
     }
 
-    /// Does the work of all who come while it is done.
+    /// Does the work of all who come while it is done, in a transaction that has the leader's `own` in it.
     ///
     /// # Errors
-    /// The transaction is lost: nobody in the batch has written anything.
-    fn run_jobs_of_others(&self, open: &mut E::Open, members: &mut Vec<Arc<Seat>>) -> Result<()> {
-        let mut until = None;
+    /// The transaction is lost, and nothing is open: nobody in the batch has written anything.
+    fn run_jobs_of_others(
+        &self,
+        open: E::Open,
+        own: &mut dyn Run<E::Open>,
+        members: &mut Vec<Arc<Seat>>,
+    ) -> Result<E::Open> {
+        let (mut done, mut until) = (Vec::new(), None);
         loop {
-            let jobs = self.take_jobs(members, &mut until);
-            if jobs.is_empty() {
-                return Ok(());
+            let mut jobs = self.take_jobs(1 + members.len(), &mut until).into_iter();
+            if jobs.len() == 0 {
+                return Ok(open);
             }
-            for job in jobs {
-                self.engine.mark(open)?;
-                if job.run(open) { self.engine.keep(open) } else { self.engine.undo(open) }?;
+            while let Some((seat, mut job)) = jobs.next() {
+                members.push(seat);
+                if !self.run_cleanly(&open, &mut job) {
+                    lock(&self.line).put_back(jobs);
+                    return self.do_again(open, own, &mut done);
+                }
+                done.push(job);
             }
         }
     }
 
-    /// The jobs in line, as many as there is room for; their writers become members. Lingers for some when there are
-    /// none and more are to be expected.
-    fn take_jobs(&self, members: &mut Vec<Arc<Seat>>, until: &mut Option<Instant>) -> Vec<Lent<E::Open>> {
+    /// Runs a job; whether what is to be undone of it is nothing.
+    fn run_cleanly(&self, open: &E::Open, job: &mut dyn Run<E::Open>) -> bool {
+        let before = self.engine.changes(open);
+        job.run(open) || before.is_some() && self.engine.changes(open) == before
+    }
+
+    /// Undoes the transaction and does in a new one what had been done in it before it had to be undone. Another process
+    /// may have written in between, so that what went well does not any more: that is left out then.
+    ///
+    /// # Errors
+    /// As [`Queue::run_jobs_of_others`].
+    fn do_again(
+        &self,
+        mut open: E::Open,
+        own: &mut dyn Run<E::Open>,
+        others: &mut [Lent<E::Open>],
+    ) -> Result<E::Open> {
+        let mut jobs = vec![own];
+        jobs.extend(others.iter_mut().map(|job| job as &mut dyn Run<E::Open>));
+        loop {
+            self.engine.abort(open)?;
+            open = self.engine.begin(self.timeout)?;
+            let unclean = jobs.iter_mut().position(|job| !self.run_cleanly(&open, *job));
+            match unclean {
+                None => return Ok(open),
+                Some(at) => drop(jobs.remove(at)),
+            }
+        }
+    }
+
+    /// The jobs in line, as many as there is room for in a batch of so many. Lingers for some when there are none and
+    /// more are to be expected.
+    fn take_jobs(&self, size: usize, until: &mut Option<Instant>) -> Vec<(Arc<Seat>, Lent<E::Open>)> {
         loop {
             let mut line = lock(&self.line);
-            let jobs = line.take_jobs(members);
-            let linger = line.linger(1 + members.len());
+            let jobs = line.take_jobs(size);
+            let linger = line.linger(size);
             drop(line);
             let Some(linger) = linger.filter(|_| jobs.is_empty()) else { return jobs };
             let now = now();
@@ -268,7 +333,7 @@ impl<E: Engine> Queue<E> {
 
     fn flush(&self, open: E::Open, size: usize) -> Result<()> {
         let start = now();
-        let result = self.engine.commit(open);
+        let result = self.engine.commit(open, size);
         let took = now() - start;
         lock(&self.line).flushed(size, took);
         result
@@ -276,16 +341,20 @@ impl<E: Engine> Queue<E> {
 }
 
 impl<O> Line<O> {
-    /// Takes jobs out of the line, up to where the batch is full or somebody wants to lead.
-    fn take_jobs(&mut self, members: &mut Vec<Arc<Seat>>) -> Vec<Lent<O>> {
+    /// Takes jobs out of the line for a batch of so many, up to where it is full or somebody wants to lead.
+    fn take_jobs(&mut self, size: usize) -> Vec<(Arc<Seat>, Lent<O>)> {
         let mut jobs = Vec::new();
-        while 1 + members.len() < MAX_BATCH
+        while size + jobs.len() < MAX_BATCH
             && let Some(Waiter { seat, job }) = self.waiting.pop_front_if(|next| next.job.is_some())
         {
-            members.push(seat);
-            jobs.extend(job);
+            jobs.extend(job.map(|job| (seat, job)));
         }
         jobs
+    }
+
+    /// Puts jobs back to where they were taken from.
+    fn put_back(&mut self, jobs: impl DoubleEndedIterator<Item = (Arc<Seat>, Lent<O>)>) {
+        jobs.rev().for_each(|(seat, job)| self.waiting.push_front(Waiter { seat, job: Some(job) }));
     }
 
     /// How long a batch of so many lingers for others, if it does: while it is smaller than the last one, and nobody

@@ -4,11 +4,11 @@ use store_api::Entity;
 
 use super::*;
 
-fn line(last_batch: usize, usual_flush: Duration) -> Line<usize> {
+fn line(last_batch: usize, usual_flush: Duration) -> Line<()> {
     Line { led: true, waiting: VecDeque::new(), last_batch, usual_flush }
 }
 
-fn waiter() -> Waiter<usize> {
+fn waiter() -> Waiter<()> {
     let parker = Parker::of_this_thread();
     Waiter { seat: Arc::new(Seat { told: OnceLock::new(), parker }), job: None }
 }
@@ -57,26 +57,19 @@ fn who_gives_up_leaves_its_own_place() {
 struct Sizes(std::sync::Mutex<Vec<usize>>);
 
 impl Engine for Sizes {
-    type Open = usize;
+    type Open = ();
 
-    fn begin(&self, _: Duration) -> Result<usize> {
-        Ok(1)
-    }
-    fn mark(&self, size: &mut usize) -> Result<()> {
-        *size += 1;
+    fn begin(&self, _: Duration) -> Result<()> {
         Ok(())
     }
-    fn keep(&self, _: &mut usize) -> Result<()> {
-        Ok(())
+    fn changes(&self, _: &()) -> Option<u64> {
+        Some(0)
     }
-    fn undo(&self, _: &mut usize) -> Result<()> {
-        Ok(())
-    }
-    fn commit(&self, size: usize) -> Result<()> {
+    fn commit(&self, _: (), size: usize) -> Result<()> {
         self.0.lock().unwrap().push(size);
         Ok(())
     }
-    fn abort(&self, _: usize) -> Result<()> {
+    fn abort(&self, _: ()) -> Result<()> {
         Ok(())
     }
 }
@@ -88,7 +81,7 @@ fn queue(timeout: Duration) -> Queue<Sizes> {
 /// Lets writers come while one leads, and gives the size of the batch that it led.
 fn batch_with(queue: &Queue<Sizes>, writers: usize) -> usize {
     std::thread::scope(|scope| {
-        let led = |_: &usize| {
+        let led = |_: &()| {
             for _ in 0..writers {
                 scope.spawn(|| queue.write(|_| Ok(())).unwrap());
             }
@@ -121,13 +114,12 @@ fn the_size_of_a_batch_is_what_the_next_one_expects() {
 fn a_batch_lingers_until_the_time_is_over_and_a_full_one_does_not() {
     let queue = queue(Duration::from_secs(60));
     lock(&queue.line).flushed(2, Duration::from_secs(1));
-    let (mut members, mut until) = (Vec::new(), None);
+    let mut until = None;
     let start = now();
-    assert!(queue.take_jobs(&mut members, &mut until).is_empty());
+    assert!(queue.take_jobs(1, &mut until).is_empty());
     assert!(now() - start >= MAX_LINGER);
-    members.push(waiter().seat);
     until = None;
-    assert!(queue.take_jobs(&mut members, &mut until).is_empty() && until.is_none());
+    assert!(queue.take_jobs(2, &mut until).is_empty() && until.is_none());
 }
 
 /// A thread wakes up now and then for no reason.
@@ -135,7 +127,7 @@ fn a_batch_lingers_until_the_time_is_over_and_a_full_one_does_not() {
 fn who_is_woken_for_nothing_waits_no_longer_than_it_was_to() {
     let timeout = Duration::from_secs(1);
     let queue = queue(timeout);
-    let led = |_: &usize| {
+    let led = |_: &()| {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let start = now();
@@ -154,8 +146,8 @@ fn who_is_woken_for_nothing_waits_no_longer_than_it_was_to() {
 
 /// What a writer is answered whose work and whose transaction ended so.
 fn answer(own: Result<()>, ended: Result<()>) -> Option<String> {
-    let mut job = Job::new(|_: &usize| own);
-    job.run(&1);
+    let mut job = Job::new(|_: &()| own.clone());
+    job.run(&());
     job.answer(ended).err().map(|error| error.to_string())
 }
 

@@ -40,6 +40,13 @@ fn no_schedule_of_two_writers_loses_a_write_or_a_wake_up() {
     every(None, || drop(common::run(2, 1, None)));
 }
 
+/// Of the numbers five and six the first is refused after it was written, of seven and eight the first panics.
+#[test]
+fn no_schedule_of_two_writers_undoes_the_other_ones() {
+    every(None, || drop(common::run_after(4, 2, 1)));
+    every(None, || drop(common::run_after(6, 2, 1)));
+}
+
 #[test]
 fn no_schedule_of_two_writers_acknowledges_a_flush_that_failed() {
     every(None, || drop(common::run(2, 1, Some(2))));
@@ -54,6 +61,7 @@ fn no_schedule_of_writers_that_come_back_does_either() {
 fn no_schedule_of_three_writers_does_either() {
     every(Some(if is_full() { 4 } else { 3 }), || drop(common::run(3, 1, None)));
     every(Some(if is_full() { 3 } else { 2 }), || drop(common::run(3, 1, Some(2))));
+    every(Some(if is_full() { 3 } else { 2 }), || drop(common::run_after(4, 3, 1)));
 }
 
 /// The control: a queue whose writers may miss their wake-up is found out. In a process of its own, because one that

@@ -17,7 +17,7 @@ fn no_schedule_loses_a_write_or_a_wake_up() {
 #[test]
 fn no_schedule_does_what_a_writer_has_given_up() {
     let patience = std::time::Duration::from_micros(150);
-    shuttle::check_random(move || drop(common::run_within(patience, 3, 3, None)), schedules());
+    shuttle::check_random(move || drop(common::run_within(patience, 0, 3, 3, None)), schedules());
 }
 
 #[test]

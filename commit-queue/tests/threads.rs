@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use commit_queue::Queue;
 use common::{Numbers, run};
-use store_api::ErrorKind;
+use store_api::{Entity, Error, ErrorKind};
 
 #[test]
 fn acknowledged_numbers_are_there_and_others_are_not() {
@@ -24,7 +24,7 @@ fn a_flush_that_fails_fails_for_every_member() {
 
 #[test]
 fn what_is_given_up_is_never_done() {
-    common::run_within(Duration::from_micros(50), 16, 500, None);
+    common::run_within(Duration::from_micros(50), 0, 16, 500, None);
 }
 
 #[test]
@@ -44,9 +44,12 @@ fn while_led(queue: &Queue<Numbers>, meanwhile: impl FnOnce(Sender<()>)) {
         let (entered, inside) = channel();
         let (go, wait) = channel::<()>();
         let leader = scope.spawn(move || {
+            let mut hold = Some((entered, wait)); // the first time that it is run
             queue.write(move |_| {
-                entered.send(()).unwrap();
-                wait.recv().unwrap();
+                if let Some((entered, wait)) = hold.take() {
+                    entered.send(()).unwrap();
+                    wait.recv().unwrap();
+                }
                 Ok(())
             })
         });
@@ -98,6 +101,88 @@ fn who_waits_too_long_is_told_busy_and_the_others_go_on() {
     assert!(!ran.into_inner(), "what was refused is never done");
     queue.write(|_| Ok(())).unwrap();
     queue.alone(|_| Ok(())).unwrap();
+}
+
+/// Lets writers come one after the other while somebody leads; each adds its letter to what it has written and to what
+/// was run, and then does what its letter says.
+#[allow(clippy::unwrap_used, reason = "a scenario of tests")]
+fn in_line(queue: &Queue<Numbers>, letters: &str) -> (String, Vec<Option<ErrorKind>>) {
+    let ran = std::sync::Mutex::new(String::new());
+    let mut answers = Vec::new();
+    while_led(queue, |go| {
+        std::thread::scope(|scope| {
+            let come = |letter: char| {
+                let ran = &ran;
+                let writer = scope.spawn(move || {
+                    let work = |open: &common::Open| {
+                        ran.lock().unwrap().push(letter);
+                        if letter == 'c' {
+                            return Err(Error::not_found(Entity::Run, "clean"));
+                        }
+                        open.written.borrow_mut().push(u64::from(letter));
+                        match letter {
+                            'd' => Err(Error::not_found(Entity::Run, "dirty")),
+                            'p' => std::panic::resume_unwind(Box::new("a panic")),
+                            _ => Ok(()),
+                        }
+                    };
+                    if letter.is_uppercase() { queue.write_by_itself(work) } else { queue.write(work) }
+                });
+                std::thread::sleep(Duration::from_millis(20));
+                writer
+            };
+            let writers: Vec<_> = letters.chars().map(come).collect();
+            go.send(()).unwrap();
+            let answer = |joined: std::thread::Result<store_api::Result<()>>| {
+                joined.map_or(Some(ErrorKind::Backend), |done| done.err().map(|error| error.kind()))
+            };
+            answers = writers.into_iter().map(|writer| answer(writer.join())).collect();
+        });
+    });
+    (ran.into_inner().unwrap(), answers)
+}
+
+/// What each commit has brought to the disk.
+#[allow(clippy::unwrap_used, reason = "a scenario of tests")]
+fn commits(queue: &Queue<Numbers>) -> Vec<String> {
+    let disk = queue.engine().disk.lock().unwrap();
+    let mut numbers = disk.iter().map(|number| char::from(*number as u8));
+    let commits = queue.engine().commits.lock().unwrap();
+    commits.iter().map(|size| numbers.by_ref().take(*size).collect()).collect()
+}
+
+const REFUSED: Option<ErrorKind> = Some(ErrorKind::NotFound);
+const PANICKED: Option<ErrorKind> = Some(ErrorKind::Backend);
+
+/// One that changed nothing needs no undoing.
+#[test]
+fn who_is_refused_at_once_costs_the_others_nothing() {
+    let queue = empty(Duration::from_secs(60));
+    let (ran, answers) = in_line(&queue, "acb");
+    assert_eq!((ran.as_str(), answers), ("acb", vec![None, REFUSED, None]));
+    assert_eq!(commits(&queue), ["ab"]);
+}
+
+/// What came before it is done again, but for what panicked, and what comes after it is not made to wait for that.
+#[test]
+fn who_fails_half_way_is_undone_and_those_before_it_are_done_again() {
+    let queue = empty(Duration::from_secs(60));
+    let (ran, answers) = in_line(&queue, "acbdxy");
+    assert_eq!((ran.as_str(), answers), ("acbdacbxy", vec![None, REFUSED, None, REFUSED, None, None]));
+    assert_eq!(commits(&queue), ["ab", "xy"]);
+
+    let queue = empty(Duration::from_secs(60));
+    let (ran, answers) = in_line(&queue, "apb");
+    assert_eq!((ran.as_str(), answers), ("apab", vec![None, PANICKED, None]));
+    assert_eq!(commits(&queue), ["a", "b"]);
+}
+
+#[test]
+fn who_writes_by_itself_shares_with_nobody_and_is_not_overtaken() {
+    let queue = empty(Duration::from_secs(60));
+    let (ran, answers) = in_line(&queue, "aBcd");
+    assert_eq!((ran.as_str(), answers), ("aBcd", vec![None, None, REFUSED, REFUSED]));
+    assert_eq!(commits(&queue), ["a", "B"]);
 }
 
 /// What a writer borrows is done with by the time that it goes on, also when another did its work.

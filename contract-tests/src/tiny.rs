@@ -80,7 +80,7 @@ impl Transactional for TinyStore {
         work(&Tx::on(self.current()?))
     }
 
-    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
+    fn write_by_itself<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
         let busy = || Error::Busy { waited: self.wait, holder: "another writer".into() };
         let _pen = self.pen.try_lock_for(self.wait).ok_or_else(busy)?;
         let tx = Tx::on(self.current()?);

@@ -14,7 +14,8 @@ use crate::{
     Result, Revision, SecretDigest, Skill, VersionId, WorkerId, time,
 };
 
-/// The edit of an [`update`](Catalog::update). Whoever commits for several writers runs it on its own thread.
+/// The edit of an [`update`](Catalog::update). Whoever commits for several writers runs it on its own thread, and it may
+/// be run again, on what is stored then ([`Store::transaction`](crate::Store::transaction) says when).
 pub type Edit<'a, D> = &'a mut (dyn FnMut(&mut D) -> Result<()> + Send);
 
 /// What a save expects to find.

@@ -36,13 +36,39 @@ pub trait Transactional: Send + Sync + 'static {
         self.read(work)
     }
 
-    /// Runs `work` alone among writers, then commits; or undoes all that it did, when it gives an error or panics
-    /// or the commit fails.
+    /// Runs `work` alone among writers, once and on the caller's thread, then commits; or undoes all that it did, when it
+    /// gives an error or panics or the commit fails.
     ///
     /// # Errors
     /// `Busy` after waiting as long as the store was opened to wait; `Closed`, `Poisoned`, `Backend`; what `work`
     /// gives. A commit that may have happened says so in its [`Outcome`].
-    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R>;
+    fn write_by_itself<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R>;
+
+    /// The same, in a transaction that writers may share. Should all of it have to be undone for the sake of one of them,
+    /// the work of the others is run again, and what it gave before is forgotten.
+    ///
+    /// # Errors
+    /// As [`Transactional::write_by_itself`].
+    fn write<R: Send>(&self, work: impl FnMut(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
+        self.write_by_itself(work)
+    }
+
+    /// [`Catalog::append_version`] by itself. An engine that makes bytes of a document can do so before its writer stands
+    /// in line, and what it gives back afterwards: those behind it wait for neither then.
+    ///
+    /// # Errors
+    /// As there.
+    fn append_version_alone<D: Definition>(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
+        self.write(|tx| D::catalog(tx).append_version(version))
+    }
+
+    /// [`CheckpointStore::save`] by itself, for the same reason.
+    ///
+    /// # Errors
+    /// As there.
+    fn save_checkpoint_alone(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.write(|tx| tx.checkpoints().save(checkpoint))
+    }
 
     /// See [`Store::info`].
     fn info(&self) -> EngineInfo;
@@ -130,7 +156,15 @@ impl Drop for Inside {
 /// Each seam is implemented once, for everything that dispatches.
 trait Dispatch {
     fn read<R>(&self, call: impl FnOnce(&dyn Seams) -> Result<R>) -> Result<R>;
-    fn write<R: Send>(&self, call: impl FnOnce(&dyn Seams) -> Result<R> + Send) -> Result<R>;
+    fn write<R: Send>(&self, call: impl FnMut(&dyn Seams) -> Result<R> + Send) -> Result<R>;
+
+    fn append_version<D: Definition>(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
+        self.write(|seams| D::catalog(seams).append_version(version))
+    }
+
+    fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.write(|seams| seams.checkpoints().save(checkpoint))
+    }
 }
 
 /// A call by itself needs no guard: it is of the right kind, nothing comes after it that it could doom, and the host
@@ -141,9 +175,19 @@ impl<T: Transactional> Dispatch for T {
         self.read_once(|tx| call(tx))
     }
 
-    fn write<R: Send>(&self, call: impl FnOnce(&dyn Seams) -> Result<R> + Send) -> Result<R> {
+    fn write<R: Send>(&self, mut call: impl FnMut(&dyn Seams) -> Result<R> + Send) -> Result<R> {
         let _inside = self.identity().enter()?;
         Transactional::write(self, |tx| call(tx))
+    }
+
+    fn append_version<D: Definition>(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
+        let _inside = self.identity().enter()?;
+        self.append_version_alone(version)
+    }
+
+    fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let _inside = self.identity().enter()?;
+        self.save_checkpoint_alone(checkpoint)
     }
 }
 
@@ -217,7 +261,7 @@ impl Dispatch for Guarded<'_> {
         self.call(call)
     }
 
-    fn write<R: Send>(&self, call: impl FnOnce(&dyn Seams) -> Result<R> + Send) -> Result<R> {
+    fn write<R: Send>(&self, mut call: impl FnMut(&dyn Seams) -> Result<R> + Send) -> Result<R> {
         self.call(|tx| if self.access == Access::Write { call(tx) } else { Err(Error::ReadOnly) })
     }
 }
@@ -254,7 +298,7 @@ impl<T: Transactional> Store for T {
 
     fn import(&self, records: Records<'_>) -> Result<ImportReport> {
         let _inside = self.identity().enter()?;
-        Transactional::write(self, |tx| {
+        self.write_by_itself(|tx| {
             if !tx.is_empty()? {
                 return Err(Error::conflict(Entity::Store, "import", "the store is not empty"));
             }
@@ -316,7 +360,6 @@ impl<T: Dispatch, D: Definition> Catalog<D> for T {
         write save(doc: &D, expect: Expect) -> Revision;
         write update(id: &D::Id, edit: Edit<'_, D>) -> Stored<D>;
         write delete(id: &D::Id, expect: Expect) -> ();
-        write append_version(version: &NewVersion<D>) -> Arc<Version<D>>;
         read versions(id: &D::Id, page: &PageRequest) -> Page<Arc<Version<D>>>;
         read version(id: &VersionId) -> Option<Arc<Version<D>>>;
         read latest(id: &D::Id) -> Option<Arc<Version<D>>>;
@@ -331,6 +374,10 @@ impl<T: Dispatch, D: Definition> Catalog<D> for T {
         write finish_claim(id: &D::Id, token: LeaseToken, now: Time, ran_at: Time, next: Option<Time>) -> ();
         write renew_claim(id: &D::Id, token: LeaseToken, now: Time, lease: Duration) -> Lease;
         write release_claim(id: &D::Id, token: LeaseToken, now: Time) -> ();
+    }
+
+    fn append_version(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
+        Dispatch::append_version(self, version)
     }
 }
 
@@ -374,7 +421,6 @@ impl<T: Dispatch> AuditStore for T {
 
 impl<T: Dispatch> CheckpointStore for T {
     dispatch! { checkpoints =>
-        write save(checkpoint: &Checkpoint) -> ();
         read load(run: &RunId) -> Option<Arc<Checkpoint>>;
         write delete(run: &RunId) -> ();
         read interrupted(page: &PageRequest) -> Page<Interrupted>;
@@ -382,5 +428,9 @@ impl<T: Dispatch> CheckpointStore for T {
         write claim_interrupted(now: Time, worker: &WorkerId, lease: Duration, max: usize) -> Vec<Interrupted>;
         write renew_claim(run: &RunId, token: LeaseToken, now: Time, lease: Duration) -> Lease;
         write release_claim(run: &RunId, token: LeaseToken, now: Time) -> ();
+    }
+
+    fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
+        Dispatch::save_checkpoint(self, checkpoint)
     }
 }

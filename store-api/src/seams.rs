@@ -39,9 +39,10 @@ pub trait Store: Seams + Send + Sync + 'static {
     /// Runs `work` as one atomic unit: when it gives an error or panics, nothing that it did leaves a trace in any
     /// seam; when this returns `Ok`, all of it is there, seen whole by everybody.
     ///
-    /// `work` should be short: other writers wait for it. It may be run again after a retryable failure. A refusal
-    /// of one call ([`Error::is_refusal`]) changes nothing and the work may go on; any other error dooms the
-    /// transaction: later calls give that error, and so does this.
+    /// `work` should be short: other writers wait for it. It may be run again: after a retryable failure, or because it
+    /// shared its flush with the work of another writer that failed half way. So what it leaves outside of the store
+    /// should be what its last run leaves. A refusal of one call ([`Error::is_refusal`]) changes nothing and the work may
+    /// go on; any other error dooms the transaction: later calls give that error, and so does this.
     ///
     /// # Guarantees
     /// TXN-1, TXN-2, DUR-1, DUR-2, OPEN-2.

@@ -84,7 +84,7 @@ impl Transactional for MemoryStore {
         self.state.read(|state| work(&Tx::snapshot(state)))
     }
 
-    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
+    fn write_by_itself<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
         self.state.write(|state| {
             let tx = Tx::transaction(state);
             let result = work(&tx)?;

@@ -54,6 +54,7 @@ use store_api::{
     Durability, EngineInfo, EngineTx, Entity, Error, Identity, Result, Transactional, Verification,
 };
 
+use crate::kv::Writing;
 use crate::tx::Tx;
 use crate::writer::Held;
 
@@ -171,6 +172,11 @@ impl RedbStore {
             Box::new(move |edge, staged| open::new_database(edge, staged, &over));
         Ok(RedbStore { identity: Identity::new(), path, options, new_database, queue })
     }
+
+    fn operate<R>(&self, writing: &Writing, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+        let done = writing.operate(|operation| work(&Tx::on(operation)));
+        done.map_err(|error| self.queue.engine().in_doubt(error))
+    }
 }
 
 impl Transactional for RedbStore {
@@ -184,11 +190,12 @@ impl Transactional for RedbStore {
         work(&Tx::on(&held.snapshot(&database)?))
     }
 
-    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
-        self.queue.write(|writing| {
-            let done = writing.operate(|operation| work(&Tx::on(operation)));
-            done.map_err(|error| self.queue.engine().in_doubt(error))
-        })
+    fn write<R: Send>(&self, mut work: impl FnMut(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
+        self.queue.write(|writing| self.operate(writing, &mut work))
+    }
+
+    fn write_by_itself<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+        self.queue.write_by_itself(|writing| self.operate(writing, work))
     }
 
     fn info(&self) -> EngineInfo {

@@ -55,8 +55,8 @@ impl Held {
     }
 }
 
-/// An operation that cannot be undone alone takes its batch along. The panic of a host is held by the queue until
-/// redb has undone what it did, because redb panicking in its turn would end the process.
+/// The panic of a host is held by the queue until redb has undone what it did, because redb panicking in its turn would
+/// end the process.
 impl Engine for Held {
     type Open = Writing;
 
@@ -66,21 +66,11 @@ impl Engine for Held {
         open::begin(&self.edge, &database)
     }
 
-    fn mark(&self, writing: &mut Writing) -> Result<()> {
-        writing.mark();
-        Ok(())
+    fn changes(&self, writing: &Writing) -> Option<u64> {
+        Some(writing.changes())
     }
 
-    fn keep(&self, writing: &mut Writing) -> Result<()> {
-        writing.keep();
-        Ok(())
-    }
-
-    fn undo(&self, writing: &mut Writing) -> Result<()> {
-        writing.undo().map_err(|error| self.in_doubt(error))
-    }
-
-    fn commit(&self, writing: Writing) -> Result<()> {
+    fn commit(&self, writing: Writing, _writers: usize) -> Result<()> {
         writing.commit()
     }
 

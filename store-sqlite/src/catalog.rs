@@ -16,7 +16,7 @@ use store_api::{
 
 use crate::sums::{self, LeaseColumns, RunColumns};
 use crate::tx::{Onward, Tx, column, document, optional_text, text};
-use crate::versions;
+use crate::versions::{self, Draft};
 
 /// The columns that [`read`] reads, of a table or join that calls them `d`.
 macro_rules! columns {
@@ -436,11 +436,9 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn append_version(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
         version.validate()?;
-        let id = version.snapshot.id();
-        let seq = rules::next_seq(self.last_seq::<D>(id)?)?;
-        let appended = self.insert_version(seq, version)?;
-        self.set_last_seq::<D>(id, seq)?;
-        Ok(appended)
+        let draft = Draft::of(version)?;
+        let seq = self.append(&draft)?;
+        Ok(draft.stored(seq))
     }
 
     fn versions(&self, id: &D::Id, page: &PageRequest) -> Result<Page<Arc<Version<D>>>> {
@@ -479,7 +477,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn publish(&self, version: &NewVersion<D>, expect: Expect) -> Result<Published<D>> {
         version.validate()?;
-        let doc = &version.snapshot;
+        let (doc, draft) = (&version.snapshot, Draft::of(version)?);
         let stored = self.stored(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         self.check_version_id(&version.id)?;
@@ -487,7 +485,8 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
         let seq = rules::next_seq(last)?;
         let (revision, _) = self.write(doc, stored.as_ref())?;
         self.set_last_seq::<D>(doc.id(), seq)?;
-        Ok(Published { revision, version: self.insert_version(seq, version)? })
+        self.insert_version(seq, &draft)?;
+        Ok(Published { revision, version: draft.stored(seq) })
     }
 
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {

@@ -104,52 +104,63 @@ impl Tx<'_> {
         Ok((head, lease))
     }
 
+    /// Stores a checkpoint in place of the run's last one, if it has one, whose lease stays.
+    pub(crate) fn put_checkpoint(&self, draft: &Draft<'_>) -> Result<()> {
+        let Some((place, stored)) = self.placed_head(&draft.checkpoint.run)? else {
+            return self.insert_checkpoint(draft, None);
+        };
+        draft.checkpoint.may_replace(stored.iteration.cast_unsigned())?;
+        let head_sum = draft.head_sum(&LeaseColumns::of(stored.lease.as_ref())?);
+        let sql =
+            "UPDATE checkpoints SET iteration = ?2, head_sum = ?3, doc_sum = ?4, doc = ?5 WHERE rowid = ?1";
+        let params = params![place, draft.iteration(), head_sum, draft.doc_sum, draft.doc];
+        self.change_one(|| key(draft.run()), sql, params)
+    }
+
     /// Stores a checkpoint of a run that has none.
-    pub(crate) fn insert_checkpoint(&self, checkpoint: &Checkpoint, lease: Option<&Lease>) -> Result<()> {
-        let Written { run, iteration, lease, head_sum, doc_sum, doc } = Written::of(checkpoint, lease)?;
+    pub(crate) fn insert_checkpoint(&self, draft: &Draft<'_>, lease: Option<&Lease>) -> Result<()> {
+        let (run, iteration, lease) = (draft.run(), draft.iteration(), LeaseColumns::of(lease)?);
         let sql = "INSERT INTO checkpoints (run, iteration, lease_worker, lease_until, lease_token, head_sum, \
                      doc_sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let (head_sum, doc_sum, doc) = (draft.head_sum(&lease), draft.doc_sum, &draft.doc);
         let params = params![run, iteration, lease.worker, lease.until, lease.token, head_sum, doc_sum, doc];
         self.execute(sql, params).map(drop)
     }
-
-    /// Stores a checkpoint in place of the one in row `place`, whose lease stays.
-    fn replace_checkpoint(&self, place: i64, checkpoint: &Checkpoint, lease: Option<&Lease>) -> Result<()> {
-        let Written { run, iteration, head_sum, doc_sum, doc, .. } = Written::of(checkpoint, lease)?;
-        let sql =
-            "UPDATE checkpoints SET iteration = ?2, head_sum = ?3, doc_sum = ?4, doc = ?5 WHERE rowid = ?1";
-        self.change_one(|| key(run), sql, params![place, iteration, head_sum, doc_sum, doc])
-    }
 }
 
-/// A checkpoint as it stands in columns.
-struct Written<'a> {
-    run: &'a str,
-    iteration: i64,
-    lease: LeaseColumns<'a>,
-    head_sum: i64,
-    doc_sum: i64,
+/// A checkpoint that is to be stored, as the document that it will be. It is made before its writer stands in line: a
+/// large one takes long, which is nobody else's business.
+pub(crate) struct Draft<'a> {
+    checkpoint: &'a Checkpoint,
     doc: String,
+    doc_sum: i64,
 }
 
-impl<'a> Written<'a> {
-    fn of(checkpoint: &'a Checkpoint, lease: Option<&'a Lease>) -> Result<Self> {
-        let (run, iteration) = (checkpoint.run.as_str(), checkpoint.iteration.cast_signed());
+impl<'a> Draft<'a> {
+    /// Of a checkpoint that was checked.
+    pub(crate) fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
         let doc = json::encode(checkpoint)?;
-        let lease = LeaseColumns::of(lease)?;
-        let head_sum = sums::checkpoint_head(run, iteration, &lease);
-        Ok(Written { run, iteration, lease, head_sum, doc_sum: sums::checkpoint(run, &doc), doc })
+        let doc_sum = sums::checkpoint(checkpoint.run.as_str(), &doc);
+        Ok(Draft { checkpoint, doc, doc_sum })
+    }
+
+    fn run(&self) -> &str {
+        self.checkpoint.run.as_str()
+    }
+
+    fn iteration(&self) -> i64 {
+        self.checkpoint.iteration.cast_signed()
+    }
+
+    fn head_sum(&self, lease: &LeaseColumns<'_>) -> i64 {
+        sums::checkpoint_head(self.run(), self.iteration(), lease)
     }
 }
 
 impl CheckpointStore for Tx<'_> {
     fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         checkpoint.validate()?;
-        let Some((place, stored)) = self.placed_head(&checkpoint.run)? else {
-            return self.insert_checkpoint(checkpoint, None);
-        };
-        checkpoint.may_replace(stored.iteration.cast_unsigned())?;
-        self.replace_checkpoint(place, checkpoint, stored.lease.as_ref())
+        self.put_checkpoint(&Draft::of(checkpoint)?)
     }
 
     fn load(&self, run: &RunId) -> Result<Option<Arc<Checkpoint>>> {

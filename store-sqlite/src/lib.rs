@@ -20,9 +20,13 @@
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use store_api::{Durability, EngineInfo, EngineTx, Error, Identity, Result, Transactional, Verification};
+use store_api::{
+    Checkpoint, Definition, Durability, EngineInfo, EngineTx, Error, Identity, NewVersion, Result,
+    Transactional, Verification, Version,
+};
 
 mod audit;
 mod backup;
@@ -166,8 +170,25 @@ impl Transactional for SqliteStore {
         work(&Tx::looking(lent.connection()?, &lent))
     }
 
-    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
+    fn write<R: Send>(&self, mut work: impl FnMut(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
         self.writer.write(|tx| work(tx))
+    }
+
+    fn write_by_itself<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
+        self.writer.write_by_itself(|tx| work(tx))
+    }
+
+    fn append_version_alone<D: Definition>(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
+        version.validate()?;
+        let draft = versions::Draft::of(version)?;
+        let seq = self.writer.write(|tx| tx.append(&draft))?;
+        Ok(draft.stored(seq))
+    }
+
+    fn save_checkpoint_alone(&self, checkpoint: &Checkpoint) -> Result<()> {
+        checkpoint.validate()?;
+        let draft = checkpoint::Draft::of(checkpoint)?;
+        self.writer.write(|tx| tx.put_checkpoint(&draft))
     }
 
     fn info(&self) -> EngineInfo {

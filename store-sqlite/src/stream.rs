@@ -9,6 +9,7 @@ use store_api::{
 
 use crate::catalog;
 use crate::tx::{Onward, Tx};
+use crate::versions::Draft;
 use crate::{audit, budget, checkpoint, versions};
 
 type Sink<'s> = dyn FnMut(Record) -> Result<()> + 's;
@@ -92,7 +93,7 @@ impl Tx<'_> {
     }
 
     fn put_version<D: Definition>(&self, version: &Version<D>) -> Result<()> {
-        self.insert_version(version.seq, &version.content).map(drop)
+        self.insert_version(version.seq, &Draft::of(&version.content)?)
     }
 }
 
@@ -124,7 +125,10 @@ impl EngineTx for Tx<'_> {
             Record::Charge(record) => self.put_charge(&record.account.key(), &record.key, &record.charged),
             Record::Run(run) => self.insert_run(&run),
             Record::Event(event) => self.insert_event(&event.run, event.seq, &event.content),
-            Record::Checkpoint(record) => self.insert_checkpoint(&record.checkpoint, record.lease.as_ref()),
+            Record::Checkpoint(record) => {
+                let draft = checkpoint::Draft::of(&record.checkpoint)?;
+                self.insert_checkpoint(&draft, record.lease.as_ref())
+            }
             other => Err(Error::Unsupported { operation: format!("storing a {}", other.type_name()).into() }),
         }
     }

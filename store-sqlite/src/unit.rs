@@ -1,5 +1,4 @@
-//! Units of writing: begun with BEGIN IMMEDIATE, ended by a commit whose result is looked at, or undone; and inside
-//! one, operations that can be undone alone.
+//! Units of writing: begun with BEGIN IMMEDIATE, ended by a commit whose result is looked at, or undone.
 
 use std::time::{Duration, Instant};
 
@@ -53,39 +52,6 @@ pub(crate) fn abort(connection: &Connection) -> Result<()> {
         return Ok(());
     }
     run(connection, "ROLLBACK").map_err(|e| error::sqlite("undoing a transaction", e))
-}
-
-/// Marks the point to which the next operation can be undone.
-///
-/// # Errors
-/// `Backend`: the transaction is lost.
-pub(crate) fn mark(connection: &Connection) -> Result<()> {
-    inside(connection, &["SAVEPOINT operation"])
-}
-
-/// Keeps the operation since the mark.
-///
-/// # Errors
-/// `Backend`: the transaction is lost.
-pub(crate) fn keep(connection: &Connection) -> Result<()> {
-    inside(connection, &["RELEASE operation"])
-}
-
-/// Undoes the operation since the mark.
-///
-/// # Errors
-/// `Backend`: the transaction is lost.
-pub(crate) fn undo(connection: &Connection) -> Result<()> {
-    inside(connection, &["ROLLBACK TO operation", "RELEASE operation"])
-}
-
-/// Runs statements inside the transaction, if SQLite has not undone it.
-fn inside(connection: &Connection, statements: &[&'static str]) -> Result<()> {
-    if connection.is_autocommit() {
-        return Err(error::undone_by_sqlite());
-    }
-    let mut each = statements.iter();
-    each.try_for_each(|sql| run(connection, sql)).map_err(|e| error::sqlite("going on with a transaction", e))
 }
 
 /// Runs one of the statements that begin and end transactions.

@@ -54,6 +54,28 @@ impl<'a, D: Definition> Content<'a, D> {
     }
 }
 
+/// A version that is to be stored, as the document that it will be. It is made before its writer stands in line: it is
+/// nobody else's business how long that takes.
+pub(crate) struct Draft<'a, D: Definition> {
+    version: &'a NewVersion<D>,
+    content: Content<'a, D>,
+    doc: String,
+}
+
+impl<'a, D: Definition> Draft<'a, D> {
+    /// Of a version that was checked.
+    pub(crate) fn of(version: &'a NewVersion<D>) -> Result<Self> {
+        let content = Content::of(version);
+        let doc = json::encode(&content)?;
+        Ok(Draft { version, content, doc })
+    }
+
+    /// The version as a read gives it, now that it is stored under `seq`.
+    pub(crate) fn stored(self, seq: u64) -> Arc<Version<D>> {
+        Arc::new(self.content.version(self.version.id.clone(), seq, self.version.pinned))
+    }
+}
+
 pub(crate) fn not_found(id: &VersionId) -> Error {
     Error::not_found(Entity::Version, id.as_str())
 }
@@ -113,21 +135,25 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Stores a version whose id must be free, and gives it as a read would.
-    pub(crate) fn insert_version<D: Definition>(
-        &self,
-        seq: u64,
-        version: &NewVersion<D>,
-    ) -> Result<Arc<Version<D>>> {
-        let content = Content::of(version);
-        let doc = json::encode(&content)?;
+    /// Appends a version to those of its definition; its seq.
+    pub(crate) fn append<D: Definition>(&self, draft: &Draft<'_, D>) -> Result<u64> {
+        let definition = draft.version.snapshot.id();
+        let seq = rules::next_seq(self.last_seq::<D>(definition)?)?;
+        self.insert_version(seq, draft)?;
+        self.set_last_seq::<D>(definition, seq)?;
+        Ok(seq)
+    }
+
+    /// Stores a version whose id must be free.
+    pub(crate) fn insert_version<D: Definition>(&self, seq: u64, draft: &Draft<'_, D>) -> Result<()> {
+        let Draft { version, doc, .. } = draft;
         let (definition, id) = (version.snapshot.id().as_ref(), version.id.as_str());
-        let sum = sums::version(D::KIND, definition, seq.cast_signed(), id, version.pinned, &doc);
+        let sum = sums::version(D::KIND, definition, seq.cast_signed(), id, version.pinned, doc);
         let sql = "INSERT INTO versions (kind, definition, seq, id, pinned, sum, doc) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING";
         let params = params![D::KIND.code(), definition, seq.cast_signed(), id, version.pinned, sum, doc];
         match self.execute(sql, params)? {
-            1 => Ok(Arc::new(content.version(version.id.clone(), seq, version.pinned))),
+            1 => Ok(()),
             _ => Err(taken(&version.id)),
         }
     }

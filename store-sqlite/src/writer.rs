@@ -36,9 +36,14 @@ impl Writer {
     }
 
     /// Runs `work` in a transaction, which others may share, and returns when it is committed; or undoes it when it
-    /// fails or panics.
-    pub(crate) fn write<R: Send>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R> + Send) -> Result<R> {
+    /// fails or panics. It may be run again.
+    pub(crate) fn write<R: Send>(&self, mut work: impl FnMut(&Tx<'_>) -> Result<R> + Send) -> Result<R> {
         self.queue.write(|connection| work(&Tx::writing(connection)))
+    }
+
+    /// The same in a transaction that nobody shares: `work` runs once.
+    pub(crate) fn write_by_itself<R>(&self, work: impl FnOnce(&Tx<'_>) -> Result<R>) -> Result<R> {
+        self.queue.write_by_itself(|connection| work(&Tx::writing(connection)))
     }
 
     /// Ends writing: waits for the writer at work, then for `readers` to end, copies the WAL back and closes.
@@ -169,20 +174,14 @@ impl Engine for Slot {
         }
     }
 
-    fn mark(&self, connection: &mut Connection) -> Result<()> {
-        self.many.store(true, Ordering::Relaxed);
-        unit::mark(connection)
+    fn changes(&self, connection: &Connection) -> Option<u64> {
+        (!connection.is_autocommit()).then(|| connection.total_changes())
     }
 
-    fn keep(&self, connection: &mut Connection) -> Result<()> {
-        unit::keep(connection)
-    }
-
-    fn undo(&self, connection: &mut Connection) -> Result<()> {
-        unit::undo(connection)
-    }
-
-    fn commit(&self, connection: Connection) -> Result<()> {
+    fn commit(&self, connection: Connection, writers: usize) -> Result<()> {
+        if writers > 1 {
+            self.many.store(true, Ordering::Relaxed);
+        }
         let committed = unit::commit(&connection);
         if let Err(error) = &committed
             && error.outcome() == Outcome::InDoubt

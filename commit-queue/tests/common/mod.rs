@@ -26,8 +26,7 @@ pub(crate) struct Numbers {
 
 #[derive(Default)]
 pub(crate) struct Open {
-    written: RefCell<Vec<u64>>,
-    mark: usize,
+    pub(crate) written: RefCell<Vec<u64>>,
 }
 
 impl Engine for Numbers {
@@ -36,18 +35,10 @@ impl Engine for Numbers {
     fn begin(&self, _patience: Duration) -> Result<Open> {
         Ok(Open::default())
     }
-    fn mark(&self, open: &mut Open) -> Result<()> {
-        open.mark = open.written.get_mut().len();
-        Ok(())
+    fn changes(&self, open: &Open) -> Option<u64> {
+        Some(open.written.borrow().len() as u64)
     }
-    fn keep(&self, _open: &mut Open) -> Result<()> {
-        Ok(())
-    }
-    fn undo(&self, open: &mut Open) -> Result<()> {
-        open.written.get_mut().truncate(open.mark);
-        Ok(())
-    }
-    fn commit(&self, mut open: Open) -> Result<()> {
+    fn commit(&self, mut open: Open, _writers: usize) -> Result<()> {
         let written = open.written.get_mut();
         if self.fails.is_some_and(|fails| written.iter().any(|number| number.is_multiple_of(fails))) {
             let broken = std::io::Error::other("the disk is broken");
@@ -66,7 +57,12 @@ impl Engine for Numbers {
 /// Each of `writers` writes `each` numbers; every fifth is refused after it was written, every seventh panics.
 /// What was acknowledged must be on the disk once and in the writer's order, nothing else may be there.
 pub(crate) fn run(writers: u64, each: u64, fails: Option<u64>) -> Arc<Queue<Numbers>> {
-    run_within(PATIENT, writers, each, fails)
+    run_within(PATIENT, 0, writers, each, fails)
+}
+
+/// The same with the numbers after `first`.
+pub(crate) fn run_after(first: u64, writers: u64, each: u64) -> Arc<Queue<Numbers>> {
+    run_within(PATIENT, first, writers, each, None)
 }
 
 /// The timeout of writers that never give up.
@@ -75,6 +71,7 @@ const PATIENT: Duration = Duration::from_secs(60);
 /// The same with writers that wait for their turn no longer than that. What is given up is never done.
 pub(crate) fn run_within(
     timeout: Duration,
+    first: u64,
     writers: u64,
     each: u64,
     fails: Option<u64>,
@@ -85,7 +82,7 @@ pub(crate) fn run_within(
         .map(|writer| {
             let queue = Arc::clone(&queue);
             thread::spawn(move || -> Vec<u64> {
-                let numbers = (1..=each).map(|n| writer * each + n);
+                let numbers = (1..=each).map(|n| first + writer * each + n);
                 numbers.filter(|number| write(&queue, *number, timeout < PATIENT)).collect()
             })
         })
@@ -93,7 +90,7 @@ pub(crate) fn run_within(
     let acknowledged: Vec<Vec<u64>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     let disk = queue.engine().disk.lock().unwrap().clone();
     for (writer, own) in (0u64..).zip(&acknowledged) {
-        let theirs = |number: &&u64| (writer * each + 1..=(writer + 1) * each).contains(*number);
+        let theirs = |number: &&u64| (*number - first - 1) / each == writer;
         let found: Vec<u64> = disk.iter().filter(theirs).copied().collect();
         assert_eq!(&found, own, "writer {writer}");
     }

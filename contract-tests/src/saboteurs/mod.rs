@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use send_wrapper::SendWrapper;
 use store_api::{
     Durability, EngineInfo, EngineTx, Error, Identity, Kind, NewRun, Outcome, PrincipalId, Record, Result,
     RunId, Store, Transactional, Verification, json,
@@ -219,7 +218,7 @@ impl Transactional for Sabotaged {
         self.inner.read(|tx| work(&Bent { store: self, tx, old: tx, touched: Cell::new(true) }))
     }
 
-    fn write<R: Send>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R> + Send) -> Result<R> {
+    fn write_by_itself<R>(&self, work: impl FnOnce(&dyn EngineTx) -> Result<R>) -> Result<R> {
         use Fault::{
             AddIsGetChangePut, EventSeqFromOldCount, LimitCheckedEarly, MarkIsGetChangeSave, UnguardedMax,
         };
@@ -240,10 +239,8 @@ impl Transactional for Sabotaged {
                 std::thread::sleep(GAP);
             }
             catch_unwind(AssertUnwindSafe(|| {
-                // The tiny engine runs its writers on their own threads.
-                let old = SendWrapper::new(old);
-                self.inner.write(|tx| {
-                    let result = work(&Bent { store: self, tx, old: *old, touched: Cell::new(false) });
+                self.inner.write_by_itself(|tx| {
+                    let result = work(&Bent { store: self, tx, old, touched: Cell::new(false) });
                     // A commit of the failed transaction's work, and then its error.
                     if self.is(Fault::DoomedCommits) { Ok(result) } else { result.map(Ok) }
                 })
