@@ -61,6 +61,7 @@ pub(crate) fn run(writers: u64, each: u64, fails: Option<u64>) -> Arc<Queue<Numb
 }
 
 /// The same with the numbers after `first`.
+#[cfg(loom)]
 pub(crate) fn run_after(first: u64, writers: u64, each: u64) -> Arc<Queue<Numbers>> {
     run_within(PATIENT, first, writers, each, None)
 }
