@@ -7,7 +7,9 @@
 //!
 //! A log that is begun anew is written over, which costs a disk less than one that grows; so it is never cut while
 //! the store is at work, and longer ones are no faster. Only a writer can see to it that the next one begins it anew, so
-//! the thread leaves that, and what was written meanwhile, to the next writer that comes.
+//! the thread leaves that, and what was written meanwhile, to the next writer that comes. Leaves it the flush of the
+//! database too, because SQLite flushes it when all of the log was copied: many writers, who all wait for that, have it
+//! done more often, and less of it at a time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,8 +25,11 @@ use store_api::{Result, describe};
 use crate::connection::open_beside;
 use crate::{Options, error};
 
-/// How many pages the log holds before it is copied back: 8 MB.
+/// How many pages the log holds before a lone writer copies it back: 8 MB.
 const PAGES: u32 = 1000;
+
+/// How many it holds before that is done for many writers: 2 MB.
+const PAGES_OF_MANY: u32 = 250;
 
 /// How many more than that it may hold while a thread copies it back beside the writers.
 const MOST_PAGES: u32 = 8 * PAGES;
@@ -38,8 +43,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) struct Log {
     /// How many pages it held after the last commit.
     pages: Arc<AtomicU32>,
-    /// With how many it is to be copied back.
-    due: AtomicU32,
+    /// How many it held when readers were in the way of beginning it anew; 0 when none were.
+    held_up: AtomicU32,
     beside: Mutex<Beside>,
 }
 
@@ -60,7 +65,7 @@ impl Log {
         };
         connection.wal_hook(Some(count)).map_err(|e| error::sqlite("setting up a connection", e))?;
         let beside = Mutex::new(Beside { path, options, connection: None, thread: None });
-        Ok(Log { pages, due: AtomicU32::new(PAGES), beside })
+        Ok(Log { pages, held_up: AtomicU32::new(0), beside })
     }
 
     /// Copies the log back when it is due, so that the next writer begins it anew. No transaction is open. While
@@ -69,11 +74,11 @@ impl Log {
     /// # Errors
     /// `Backend` or `Corrupt`, and not everything is copied. Readers and other processes that are in the way are none.
     pub(crate) fn tend(&self, connection: &Connection, many: bool) -> Result<()> {
-        let pages = self.pages.load(Ordering::Relaxed);
-        if pages < self.due.load(Ordering::Relaxed) {
-            if pages < PAGES {
-                self.due.store(PAGES, Ordering::Relaxed);
-            }
+        let (pages, held_up) = (self.pages.load(Ordering::Relaxed), self.held_up.load(Ordering::Relaxed));
+        if pages < held_up {
+            self.held_up.store(0, Ordering::Relaxed);
+        }
+        if pages < held_up + if many { PAGES_OF_MANY } else { PAGES } {
             return Ok(());
         }
         if self.beside.lock().is_at_work(many)? && pages < MOST_PAGES {
@@ -85,8 +90,9 @@ impl Log {
             copy.query_one([], |row| row.get::<_, bool>(0))
         };
         let in_the_way = copy().map_err(failed)?;
-        self.pages.store(0, Ordering::Relaxed);
-        self.due.store(if in_the_way { pages + PAGES } else { PAGES }, Ordering::Relaxed);
+        let left = if in_the_way { pages } else { 0 };
+        self.pages.store(left, Ordering::Relaxed);
+        self.held_up.store(left, Ordering::Relaxed);
         Ok(())
     }
 
