@@ -287,7 +287,7 @@ impl<E: Engine> Queue<E> {
     /// Runs a job; whether what is to be undone of it is nothing.
     fn run_cleanly(&self, open: &E::Open, job: &mut dyn Run<E::Open>) -> bool {
         let before = self.engine.changes(open);
-        job.run(open) || before.is_some() && self.engine.changes(open) == before
+        job.run(open) || self.engine.changes(open) == before
     }
 
     /// Undoes the transaction and does in a new one what had been done in it before it had to be undone. Another process

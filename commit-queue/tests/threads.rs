@@ -103,8 +103,9 @@ fn who_waits_too_long_is_told_busy_and_the_others_go_on() {
     queue.alone(|_| Ok(())).unwrap();
 }
 
-/// Lets writers come one after the other while somebody leads; each adds its letter to what it has written and to what
-/// was run, and then does what its letter says.
+/// Lets writers come one after the other while somebody leads; gives the letters of those that were run, in that order, and
+/// what each was answered. `c` is refused and `q` panics at once; `d` is refused and `p` panics after it has written; `e`
+/// does as `d` when it is run again; a capital letter writes by itself.
 #[allow(clippy::unwrap_used, reason = "a scenario of tests")]
 fn in_line(queue: &Queue<Numbers>, letters: &str) -> (String, Vec<Option<ErrorKind>>) {
     let ran = std::sync::Mutex::new(String::new());
@@ -115,14 +116,19 @@ fn in_line(queue: &Queue<Numbers>, letters: &str) -> (String, Vec<Option<ErrorKi
                 let ran = &ran;
                 let writer = scope.spawn(move || {
                     let work = |open: &common::Open| {
+                        let again = ran.lock().unwrap().contains(letter);
                         ran.lock().unwrap().push(letter);
-                        if letter == 'c' {
-                            return Err(Error::not_found(Entity::Run, "clean"));
-                        }
-                        open.written.borrow_mut().push(u64::from(letter));
+                        let refused = Err(Error::not_found(Entity::Run, letter.to_string()));
+                        let panic = || std::panic::resume_unwind(Box::new(letter));
                         match letter {
-                            'd' => Err(Error::not_found(Entity::Run, "dirty")),
-                            'p' => std::panic::resume_unwind(Box::new("a panic")),
+                            'c' => return refused,
+                            'q' => panic(),
+                            _ => open.written.borrow_mut().push(u64::from(letter)),
+                        }
+                        match letter {
+                            'd' => refused,
+                            'e' if again => refused,
+                            'p' => panic(),
                             _ => Ok(()),
                         }
                     };
@@ -172,9 +178,14 @@ fn who_fails_half_way_is_undone_and_those_before_it_are_done_again() {
     assert_eq!(commits(&queue), ["ab", "xy"]);
 
     let queue = empty(Duration::from_secs(60));
-    let (ran, answers) = in_line(&queue, "apb");
-    assert_eq!((ran.as_str(), answers), ("apab", vec![None, PANICKED, None]));
+    let (ran, answers) = in_line(&queue, "aqpb");
+    assert_eq!((ran.as_str(), answers), ("aqpab", vec![None, PANICKED, PANICKED, None]));
     assert_eq!(commits(&queue), ["a", "b"]);
+
+    let queue = empty(Duration::from_secs(60));
+    let (ran, answers) = in_line(&queue, "aebd");
+    assert_eq!((ran.as_str(), answers), ("aebdaeab", vec![None, REFUSED, None, REFUSED]));
+    assert_eq!(commits(&queue), ["ab"]);
 }
 
 #[test]
