@@ -119,10 +119,11 @@ fn in_line(queue: &Queue<Numbers>, letters: &str) -> (String, Vec<Option<ErrorKi
                         let again = ran.lock().unwrap().contains(letter);
                         ran.lock().unwrap().push(letter);
                         let refused = Err(Error::not_found(Entity::Run, letter.to_string()));
-                        let panic = || std::panic::resume_unwind(Box::new(letter));
+                        let panic =
+                            || -> store_api::Result<()> { std::panic::resume_unwind(Box::new(letter)) };
                         match letter {
                             'c' => return refused,
-                            'q' => panic(),
+                            'q' => return panic(),
                             _ => open.written.borrow_mut().push(u64::from(letter)),
                         }
                         match letter {
