@@ -202,8 +202,8 @@ impl Engine for Slot {
 #[cfg(test)]
 mod tests {
     use store_api::{
-        Catalog, EngineTx, ErrorKind, Expect, Name, Outcome, PrincipalId, Seams, Skill, SkillId, Store,
-        StoreExt, Transactional,
+        Catalog, Checkpoint, EngineTx, ErrorKind, Expect, Name, Outcome, PrincipalId, RunId, Seams, Skill,
+        SkillId, Store, StoreExt, Transactional, time,
     };
 
     use crate::SqliteStore;
@@ -259,6 +259,49 @@ mod tests {
         on_writer(&store, "PRAGMA max_page_count = 1000000");
         store.skills().save(&skill("large", 4_000_000), Expect::Any).unwrap();
         assert!(Store::verify(&store).unwrap().is_sound());
+    }
+
+    /// What SQLite undoes by itself takes along who shares the commit, unless that is done again.
+    #[test]
+    fn a_full_disk_is_the_matter_of_who_fills_it() {
+        let (_directory, store) = store();
+        let (store, run) = (&store, |id: &str| RunId::new(id).unwrap());
+        let save = |id: &str, iteration, size: usize| {
+            let checkpoint =
+                Checkpoint::new(run(id), iteration, "x".repeat(size).into(), time::from_nanos(0));
+            store.checkpoints().save(&checkpoint)
+        };
+        save("full", 0, 10).unwrap();
+        on_writer(store, "PRAGMA max_page_count = 60");
+        let (entered, inside) = std::sync::mpsc::channel();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(move || {
+                let mut hold = Some((entered, wait)); // the first time that it is run
+                store.transact(move |seams| {
+                    if let Some((entered, wait)) = hold.take() {
+                        entered.send(()).unwrap();
+                        wait.recv().unwrap();
+                    }
+                    seams.skills().save(&skill("first", 10), Expect::Absent)
+                })
+            });
+            inside.recv().unwrap();
+            let come = |id: &'static str, size| {
+                let writer = scope.spawn(move || save(id, 1, size));
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                writer
+            };
+            let [before, full, after] = [come("before", 10), come("full", 4_000_000), come("after", 10)];
+            go.send(()).unwrap();
+            first.join().unwrap().unwrap();
+            [before, after].map(|writer| writer.join().unwrap().unwrap());
+            assert_eq!(full.join().unwrap().unwrap_err().outcome(), Outcome::NotApplied);
+        });
+        assert!(Catalog::<Skill>::get(store, &SkillId::new("first").unwrap()).unwrap().is_some());
+        let iterations = ["before", "full", "after"]
+            .map(|id| store.checkpoints().load(&run(id)).unwrap().map(|checkpoint| checkpoint.iteration));
+        assert_eq!(iterations, [Some(1), Some(0), Some(1)]);
     }
 
     /// A commit that fails is made by a reference that is only checked at the end.
