@@ -295,7 +295,8 @@ mod tests {
             let [before, full, after] = [come("before", 10), come("full", 4_000_000), come("after", 10)];
             go.send(()).unwrap();
             first.join().unwrap().unwrap();
-            [before, after].map(|writer| writer.join().unwrap().unwrap());
+            before.join().unwrap().unwrap();
+            after.join().unwrap().unwrap();
             assert_eq!(full.join().unwrap().unwrap_err().outcome(), Outcome::NotApplied);
         });
         assert!(Catalog::<Skill>::get(store, &SkillId::new("first").unwrap()).unwrap().is_some());
