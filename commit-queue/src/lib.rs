@@ -15,7 +15,7 @@
 //! - A batch that was larger than one makes the next one linger a little for as many, an eighth of a usual flush at
 //!   most: those whom the last flush acknowledged are on their way back.
 //! - Nobody is overtaken: work is done, and the lead is handed on, in the order in which the writers came. So nobody
-//!   waits for longer than the batch at work and one more.
+//!   waits for longer than the batch at work and one more, and one for each operation in between that fails half way.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
