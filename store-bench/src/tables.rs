@@ -6,7 +6,6 @@ use std::path::Path;
 
 use crate::report::{Judged, Line};
 use crate::subject::Result;
-use crate::targets::SLOW_US;
 
 /// A table: its name, which lines it is made of, and how.
 struct Table {
@@ -15,7 +14,7 @@ struct Table {
     render: fn(&[&Line]) -> Result<String>,
 }
 
-const TABLES: [Table; 12] = [
+const TABLES: [Table; 11] = [
     Table { name: "flush", holds: |l| l.flush_us.is_some(), render: flush },
     Table {
         name: "single-writer",
@@ -27,9 +26,8 @@ const TABLES: [Table; 12] = [
         holds: |l| is_write(l) && l.clients > 1 && !is_delayed(l),
         render: compared,
     },
-    Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_slow(l), render: sharing },
-    Table { name: "target-disk", holds: |l| is_write(l) && is_delayed(l) && !is_slow(l), render: compared },
-    Table { name: "slow-disk", holds: |l| is_write(l) && is_slow(l), render: compared },
+    Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_delayed(l), render: sharing },
+    Table { name: "slow-disk", holds: |l| is_write(l) && is_delayed(l), render: compared },
     Table { name: "reads", holds: |l| is_read(l) && !is_delayed(l), render: compared },
     Table { name: "beside-readers", holds: |l| l.beside_ratio.is_some(), render: beside },
     Table { name: "growth", holds: |l| l.case.starts_with("scale-"), render: growth },
@@ -50,10 +48,6 @@ fn is_scale(line: &Line) -> bool {
 
 fn is_delayed(line: &Line) -> bool {
     line.delay_flush_us > 0
-}
-
-fn is_slow(line: &Line) -> bool {
-    line.delay_flush_us >= SLOW_US
 }
 
 fn is_on_disk(line: &Line) -> bool {
@@ -172,17 +166,15 @@ fn compared(lines: &[&Line]) -> Result<String> {
 /// What clients reach by sharing commits, which is their ratio, beside what one reaches who has it all in one transaction.
 fn sharing(lines: &[&Line]) -> Result<String> {
     let mut table = String::from(
-        "| engine | delay µs | appends | ours, one unit | by hand, one transaction | ours, a client each \
-         | by hand, a client each | most by sharing | reached |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| engine | appends | ours, one unit | by hand, one transaction | ours, a client each \
+         | by hand, a client each | most by sharing | reached |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for unit in lines.iter().filter(|line| line.subject == "ours" && line.engine != "memory") {
-        let (Some(appends), engine, delay) = (at_once(unit), &unit.engine, unit.delay_flush_us) else {
-            continue;
-        };
+        let (Some(appends), engine) = (at_once(unit), &unit.engine) else { continue };
         let find = |subject: &str, case: &str, clients: usize| {
             let is_it =
                 |line: &&&Line| (&*line.subject, &*line.case, line.clients) == (subject, case, clients);
-            lines.iter().filter(is_it).find(|line| line.engine == *engine && line.delay_flush_us == delay)
+            lines.iter().filter(is_it).find(|line| line.engine == *engine)
         };
         let transaction = find("bare", &unit.case, unit.clients);
         let [ours, bare] = ["ours", "bare"].map(|subject| find(subject, APPEND, appends));
@@ -191,7 +183,7 @@ fn sharing(lines: &[&Line]) -> Result<String> {
         let shown = |appends: Option<f64>| appends.map(number).unwrap_or_default();
         writeln!(
             table,
-            "| {engine} | {delay} | {appends} | {} | {} | {} | {} | {} | {} |",
+            "| {engine} | {appends} | {} | {} | {} | {} | {} | {} |",
             number(together(unit)),
             shown(transaction.map(|line| together(line))),
             shown(ours.map(|line| line.ops_per_second)),
