@@ -154,9 +154,13 @@ fn share<R: Send>(
     })
 }
 
-/// Tries again, a few times, until all shared one commit.
-fn until_shared(attempt: impl Fn() -> bool) {
-    assert!((0..10).any(|_| attempt()), "writers that wait share no commit");
+/// Tries again, a few times and each time with a new file, until all shared one commit.
+fn until_shared(attempt: impl Fn(&Path, &Switch) -> bool) {
+    let attempt = |_| {
+        let directory = tempfile::tempdir().unwrap();
+        attempt(&directory.path().join("shared.redb"), &Switch::default())
+    };
+    assert!((0..10).any(attempt), "writers that wait share no commit");
 }
 
 fn export(store: &RedbStore) -> Vec<Record> {
@@ -182,11 +186,8 @@ fn good_alone() -> Vec<Record> {
 #[test]
 fn who_is_refused_or_fails_or_panics_does_so_alone() {
     let expected = good_alone();
-    until_shared(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("shared.redb");
-        let switch = Switch::default();
-        let store = prepared(&path, &switch);
+    until_shared(|path, switch| {
+        let store = prepared(path, switch);
         let (flushes, acknowledged) = (switch.flushes(), Mutex::new(Vec::new()));
         share(&store, 1..=OPERATIONS, |number| {
             let done = catch_unwind(AssertUnwindSafe(|| operation(&store, number)));
@@ -206,7 +207,7 @@ fn who_is_refused_or_fails_or_panics_does_so_alone() {
         assert!(Store::verify(&store).unwrap().is_sound());
         let left = export(&store);
         drop(store);
-        assert!(export(&RedbStore::open(&path).unwrap()) == left);
+        assert!(export(&RedbStore::open(path).unwrap()) == left);
         let mut acknowledged = acknowledged.into_inner().unwrap();
         acknowledged.sort();
         let in_order = acknowledged.is_sorted_by_key(|(_, number)| *number);
@@ -221,11 +222,8 @@ fn who_is_refused_or_fails_or_panics_does_so_alone() {
 fn a_failed_flush_is_told_to_all_who_shared_it_and_ends_writing() {
     for last in [3, 4, 8, 12] {
         let shared = || [1, 2, last].into_iter();
-        until_shared(|| {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("shared.redb");
-            let switch = Switch::default();
-            let store = prepared(&path, &switch);
+        until_shared(|path, switch| {
+            let store = prepared(path, switch);
             let before = export(&store);
             switch.fail(true);
             let late = share(&store, shared(), |number| {
@@ -248,7 +246,7 @@ fn a_failed_flush_is_told_to_all_who_shared_it_and_ends_writing() {
             if late.contains(&true) {
                 return false;
             }
-            let store = RedbStore::open(&path).unwrap();
+            let store = RedbStore::open(path).unwrap();
             let all = || shared().all(|number| fate(number) != Fate::Good || has_run(&store, number));
             assert!(export(&store) == before || all(), "all of the commit or nothing");
             assert!(Store::verify(&store).unwrap().is_sound());
@@ -264,11 +262,8 @@ fn has_run(store: &RedbStore, number: u64) -> bool {
 /// A full disk breaks redb's transaction, and no other can be begun.
 #[test]
 fn an_operation_that_breaks_the_transaction_takes_its_batch_along() {
-    until_shared(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("shared.redb");
-        let switch = Switch::default();
-        let store = prepared(&path, &switch);
+    until_shared(|path, switch| {
+        let store = prepared(path, switch);
         let before = export(&store);
         switch.full(true);
         let results = share(&store, 1..=3, |number| {
@@ -284,7 +279,7 @@ fn an_operation_that_breaks_the_transaction_takes_its_batch_along() {
         switch.full(false);
         assert!(export(&store) == before);
         drop(store);
-        let store = RedbStore::open(&path).unwrap();
+        let store = RedbStore::open(path).unwrap();
         assert!(export(&store) == before);
         assert!(Store::verify(&store).unwrap().is_sound());
         true
