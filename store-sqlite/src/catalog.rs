@@ -435,8 +435,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn append_version(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
-        version.validate()?;
-        let draft = Draft::of(version)?;
+        let draft = Draft::check(version)?;
         let seq = self.append(&draft)?;
         Ok(draft.stored(seq))
     }
@@ -476,8 +475,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
     }
 
     fn publish(&self, version: &NewVersion<D>, expect: Expect) -> Result<Published<D>> {
-        version.validate()?;
-        let (doc, draft) = (&version.snapshot, Draft::of(version)?);
+        let (doc, draft) = (&version.snapshot, Draft::check(version)?);
         let stored = self.stored(doc.id())?;
         self.check_save(doc, stored.as_ref(), expect)?;
         self.check_version_id(&version.id)?;

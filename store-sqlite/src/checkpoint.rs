@@ -137,6 +137,15 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    /// Of a checkpoint from outside.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the field.
+    pub(crate) fn check(checkpoint: &'a Checkpoint) -> Result<Self> {
+        checkpoint.validate()?;
+        Draft::of(checkpoint)
+    }
+
     /// Of a checkpoint that was checked.
     pub(crate) fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
         let doc = json::encode(checkpoint)?;
@@ -159,8 +168,7 @@ impl<'a> Draft<'a> {
 
 impl CheckpointStore for Tx<'_> {
     fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
-        checkpoint.validate()?;
-        self.put_checkpoint(&Draft::of(checkpoint)?)
+        self.put_checkpoint(&Draft::check(checkpoint)?)
     }
 
     fn load(&self, run: &RunId) -> Result<Option<Arc<Checkpoint>>> {

@@ -179,15 +179,13 @@ impl Transactional for SqliteStore {
     }
 
     fn append_version_alone<D: Definition>(&self, version: &NewVersion<D>) -> Result<Arc<Version<D>>> {
-        version.validate()?;
-        let draft = versions::Draft::of(version)?;
+        let draft = versions::Draft::check(version)?;
         let seq = self.writer.write(|tx| tx.append(&draft))?;
         Ok(draft.stored(seq))
     }
 
     fn save_checkpoint_alone(&self, checkpoint: &Checkpoint) -> Result<()> {
-        checkpoint.validate()?;
-        let draft = checkpoint::Draft::of(checkpoint)?;
+        let draft = checkpoint::Draft::check(checkpoint)?;
         self.writer.write(|tx| tx.put_checkpoint(&draft))
     }
 

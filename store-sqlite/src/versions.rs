@@ -63,6 +63,15 @@ pub(crate) struct Draft<'a, D: Definition> {
 }
 
 impl<'a, D: Definition> Draft<'a, D> {
+    /// Of a version from outside.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the field.
+    pub(crate) fn check(version: &'a NewVersion<D>) -> Result<Self> {
+        version.validate()?;
+        Draft::of(version)
+    }
+
     /// Of a version that was checked.
     pub(crate) fn of(version: &'a NewVersion<D>) -> Result<Self> {
         let content = Content::of(version);
