@@ -199,12 +199,29 @@ pub fn decode<T: DeserializeOwned>(what: impl FnOnce() -> String, text: &str) ->
 }
 
 /// The checksum that stands beside each stored value, over all parts that must not change or be mixed up: the
-/// record's table and key, then its value. XXH3, each part seeded with the sum so far and its length.
+/// record's table and key, then its value.
 pub fn checksum(parts: &[&[u8]]) -> u64 {
-    parts.iter().fold(0, |sum, part| {
+    parts.iter().fold(Checksum::default(), |sum, part| sum.and(part)).get()
+}
+
+/// A [`checksum`] part by part, for who knows how long some of them are: the compiler then leaves out what other
+/// lengths would need. XXH3, each part seeded with the sum so far and its length.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Checksum(u64);
+
+impl Checksum {
+    /// The checksum over one part more.
+    #[inline]
+    #[must_use]
+    pub fn and(self, part: &[u8]) -> Self {
         let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-        XxHash3_64::oneshot_with_seed(sum ^ length.rotate_left(32), part)
-    })
+        Checksum(XxHash3_64::oneshot_with_seed(self.0 ^ length.rotate_left(32), part))
+    }
+
+    /// The checksum over the parts so far.
+    pub fn get(self) -> u64 {
+        self.0
+    }
 }
 
 /// Compares a stored checksum with the one of what was read.

@@ -299,11 +299,10 @@ impl AuditStore for Tx<'_> {
         let sql =
             "SELECT run, seq, kind, at, sum, payload FROM events WHERE run = ?1 AND seq > ?2 ORDER BY seq";
         let (params, onward) = (params![run.as_str(), after], Onward::rising(Some(after)));
-        let (found, more) = self.page(sql, params, onward, page.limit(), |row| {
+        self.page(List::Events, sql, params, onward, page.limit(), |row| {
             let (seq, event) = read_event_of(run, row)?;
             Ok((seq, Arc::new(event)))
-        })?;
-        Page::of(List::Events, found, more, |event| event.seq)
+        })
     }
 
     fn runs(&self, filter: &RunFilter, page: &PageRequest) -> Result<Page<Arc<Run>>> {

@@ -143,12 +143,11 @@ impl BudgetStore for Tx<'_> {
         let sql = "SELECT sum, ledger, caller, meter, \"window\" FROM accounts \
                    WHERE (caller, meter, \"window\") > (?1, ?2, ?3) ORDER BY caller, meter, \"window\"";
         let (params, onward) = (params![caller, meter, window], Onward::rising(position));
-        let (found, more) = self.page(sql, params, onward, page.limit(), |row| {
+        self.page(List::Accounts, sql, params, onward, page.limit(), |row| {
             let (key, account, ledger) = read_account(row)?;
             let usage = ledger.usage(&account.meter.window, now)?;
             Ok((key, AccountUsage { account, usage }))
-        })?;
-        Page::of(List::Accounts, found, more, |found| found.account.key())
+        })
     }
 
     fn reset(&self, account: &Account) -> Result<()> {

@@ -442,8 +442,7 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn versions(&self, id: &D::Id, page: &PageRequest) -> Result<Page<Arc<Version<D>>>> {
         let before: Option<i64> = page.position(D::KIND.versions())?;
-        let (found, more) = self.versions_before::<D>(id, before.unwrap_or(i64::MAX), page.limit())?;
-        Page::of(D::KIND.versions(), found, more, |version| version.seq)
+        self.versions_before(id, before.unwrap_or(i64::MAX), page.limit())
     }
 
     fn version(&self, id: &VersionId) -> Result<Option<Arc<Version<D>>>> {
@@ -489,20 +488,18 @@ impl<D: Definition> Catalog<D> for Tx<'_> {
 
     fn due(&self, now: DateTime<Utc>, page: &PageRequest) -> Result<Page<Stored<D>>> {
         let position: Option<DuePlace<D>> = page.position(D::KIND.due())?;
-        let (kind, now, onward) =
-            (D::KIND.code(), time::nanos("now", now)?, Onward::rising(position.clone()));
+        let (kind, now) = (D::KIND.code(), time::nanos("now", now)?);
+        let (list, limit, onward) = (D::KIND.due(), page.limit(), Onward::rising(position.clone()));
         let read = |row: &Row<'_>| {
-            let (at, found) = (column(row, 2)?, read::<D>(row)?);
-            Ok(((at, found.doc.id().clone()), (at, found)))
+            let found = read::<D>(row)?;
+            Ok(((column(row, 2)?, found.doc.id().clone()), found))
         };
-        let (found, more) = match position {
-            None => self.page(DUE, params![kind, now], onward, page.limit(), read)?,
+        match position {
+            None => self.page(list, DUE, params![kind, now], onward, limit, read),
             Some((at, id)) => {
-                self.page(DUE_AFTER, params![kind, now, at, id.as_ref()], onward, page.limit(), read)?
+                self.page(list, DUE_AFTER, params![kind, now, at, id.as_ref()], onward, limit, read)
             }
-        };
-        let position = |(at, found): &(i64, Stored<D>)| (*at, found.doc.id().clone());
-        Ok(Page::of(D::KIND.due(), found, more, position)?.map(|(_, found)| found))
+        }
     }
 
     fn mark_scheduled_run(

@@ -191,11 +191,10 @@ impl CheckpointStore for Tx<'_> {
         let after: Option<RunId> = page.position(List::Interrupted)?;
         let sql = concat!("SELECT ", columns!(), " FROM checkpoints WHERE run > ?1 ORDER BY run");
         let params = [after.as_ref().map_or("", RunId::as_str).to_owned()];
-        let (found, more) = self.page(sql, params, Onward::rising(after), page.limit(), |row| {
+        self.page(List::Interrupted, sql, params, Onward::rising(after), page.limit(), |row| {
             let found = read(row)?;
             Ok((found.checkpoint.run.clone(), found))
-        })?;
-        Page::of(List::Interrupted, found, more, |found| found.checkpoint.run.clone())
+        })
     }
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, length: Duration) -> Result<Lease> {

@@ -1,7 +1,7 @@
 //! What each checksum covers: the record's table and key, then every value that must not change unnoticed.
 
 use store_api::budget::{AccountKey, Charged};
-use store_api::json::checksum;
+use store_api::json::Checksum;
 use store_api::{Error, Kind, Lease, Result, RunState, time};
 
 /// Compares a stored checksum with the one of what was read.
@@ -15,87 +15,68 @@ pub(crate) fn check(what: impl FnOnce() -> String, stored: i64, found: i64) -> R
     Err(Error::corrupt(what(), format!("checksum {found:016x}, stored {stored:016x}")))
 }
 
-fn sum(parts: &[&[u8]]) -> i64 {
-    checksum(parts).cast_signed()
+fn of(table: &[u8]) -> Checksum {
+    Checksum::default().and(table)
+}
+
+fn stored(sum: Checksum) -> i64 {
+    sum.get().cast_signed()
 }
 
 pub(crate) fn counter(value: i64) -> i64 {
-    sum(&[b"meta", b"counter", &value.to_le_bytes()])
+    stored(of(b"meta").and(b"counter").and(&value.to_le_bytes()))
 }
 
 pub(crate) fn document(kind: Kind, id: &str, revision: i64, doc: &str) -> i64 {
-    sum(&[b"definitions.doc", &[kind.code()], id.as_bytes(), &revision.to_le_bytes(), doc.as_bytes()])
+    let key = of(b"definitions.doc").and(&[kind.code()]).and(id.as_bytes());
+    stored(key.and(&revision.to_le_bytes()).and(doc.as_bytes()))
 }
 
 pub(crate) fn last_seq(kind: Kind, id: &str, last_seq: i64) -> i64 {
-    sum(&[b"definitions.last_seq", &[kind.code()], id.as_bytes(), &last_seq.to_le_bytes()])
+    let key = of(b"definitions.last_seq").and(&[kind.code()]).and(id.as_bytes());
+    stored(key.and(&last_seq.to_le_bytes()))
 }
 
 /// Needs nothing but the key and the new values, so that a mark is one statement that reads nothing.
 pub(crate) fn run_state(kind: Kind, id: &str, state: &RunColumns<'_>) -> i64 {
-    let (worker, until, token) = state.lease.parts();
-    sum(&[
-        b"definitions.run",
-        &[kind.code()],
-        id.as_bytes(),
-        &optional(state.next_run_at),
-        &optional(state.last_run_at),
-        worker,
-        &until,
-        &token,
-    ])
+    let key = of(b"definitions.run").and(&[kind.code()]).and(id.as_bytes());
+    let times = key.and(&optional(state.next_run_at)).and(&optional(state.last_run_at));
+    stored(state.lease.sum(times))
 }
 
 pub(crate) fn version(kind: Kind, definition: &str, seq: i64, id: &str, pinned: bool, doc: &str) -> i64 {
-    sum(&[
-        b"versions",
-        &[kind.code()],
-        definition.as_bytes(),
-        &seq.to_le_bytes(),
-        id.as_bytes(),
-        &[u8::from(pinned)],
-        doc.as_bytes(),
-    ])
+    let key = of(b"versions").and(&[kind.code()]).and(definition.as_bytes()).and(&seq.to_le_bytes());
+    stored(key.and(id.as_bytes()).and(&[u8::from(pinned)]).and(doc.as_bytes()))
 }
 
-pub(crate) fn account((caller, meter, window): &AccountKey, ledger: &str) -> i64 {
-    sum(&[b"accounts", caller.as_bytes(), meter.as_bytes(), window.as_bytes(), ledger.as_bytes()])
+fn of_account(table: &[u8], (caller, meter, window): &AccountKey) -> Checksum {
+    of(table).and(caller.as_bytes()).and(meter.as_bytes()).and(window.as_bytes())
 }
 
-pub(crate) fn charge((caller, meter, window): &AccountKey, key: &str, charged: &Charged) -> i64 {
-    sum(&[
-        b"charges",
-        caller.as_bytes(),
-        meter.as_bytes(),
-        window.as_bytes(),
-        key.as_bytes(),
-        &charged.amount.micros().to_le_bytes(),
-        &charged.expires_at.to_le_bytes(),
-    ])
+pub(crate) fn account(key: &AccountKey, ledger: &str) -> i64 {
+    stored(of_account(b"accounts", key).and(ledger.as_bytes()))
+}
+
+pub(crate) fn charge(account: &AccountKey, key: &str, charged: &Charged) -> i64 {
+    let key = of_account(b"charges", account).and(key.as_bytes());
+    stored(key.and(&charged.amount.micros().to_le_bytes()).and(&charged.expires_at.to_le_bytes()))
 }
 
 pub(crate) fn run(id: &str, doc: &str) -> i64 {
-    sum(&[b"runs", id.as_bytes(), doc.as_bytes()])
+    stored(of(b"runs").and(id.as_bytes()).and(doc.as_bytes()))
 }
 
 pub(crate) fn event(run: &str, seq: i64, kind: &str, at: i64, payload: &str) -> i64 {
-    sum(&[
-        b"events",
-        run.as_bytes(),
-        &seq.to_le_bytes(),
-        kind.as_bytes(),
-        &at.to_le_bytes(),
-        payload.as_bytes(),
-    ])
+    let key = of(b"events").and(run.as_bytes()).and(&seq.to_le_bytes());
+    stored(key.and(kind.as_bytes()).and(&at.to_le_bytes()).and(payload.as_bytes()))
 }
 
 pub(crate) fn checkpoint(run: &str, doc: &str) -> i64 {
-    sum(&[b"checkpoints.doc", run.as_bytes(), doc.as_bytes()])
+    stored(of(b"checkpoints.doc").and(run.as_bytes()).and(doc.as_bytes()))
 }
 
 pub(crate) fn checkpoint_head(run: &str, iteration: i64, lease: &LeaseColumns<'_>) -> i64 {
-    let (worker, until, token) = lease.parts();
-    sum(&[b"checkpoints.head", run.as_bytes(), &iteration.to_le_bytes(), worker, &until, &token])
+    stored(lease.sum(of(b"checkpoints.head").and(run.as_bytes()).and(&iteration.to_le_bytes())))
 }
 
 /// A number that may be absent: whether it is there, then the number.
@@ -138,9 +119,10 @@ impl<'a> LeaseColumns<'a> {
         }
     }
 
-    /// The worker, whose id is never empty, and the two numbers.
-    fn parts(&self) -> (&'a [u8], [u8; 9], [u8; 9]) {
-        (self.worker.unwrap_or_default().as_bytes(), optional(self.until), optional(self.token))
+    /// The sum over one more lease: the worker, whose id is never empty, and the two numbers.
+    fn sum(&self, sum: Checksum) -> Checksum {
+        let worker = self.worker.unwrap_or_default().as_bytes();
+        sum.and(worker).and(&optional(self.until)).and(&optional(self.token))
     }
 }
 

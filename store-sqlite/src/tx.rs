@@ -7,8 +7,9 @@ use std::ops::ControlFlow;
 
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, Params, Row, Rows, params};
+use serde::Serialize;
 use store_api::{
-    AgentStore, AuditStore, BudgetStore, CheckpointStore, Error, Result, Seams, SkillStore, rules,
+    AgentStore, AuditStore, BudgetStore, CheckpointStore, Error, List, Page, Result, Seams, SkillStore, rules,
 };
 
 use crate::pool::Lent;
@@ -221,16 +222,17 @@ impl<'c> Tx<'c> {
         Ok(found)
     }
 
-    /// One page of a query that has an order and of which every row is listed: the first `limit` rows, and whether
-    /// there are more. `read` gives the key of each; the row over the limit is not read.
-    pub(crate) fn page<K: Ord + Debug, T>(
+    /// One page of a query that has an order and of which every row is listed: the first `limit` rows. `read` gives the
+    /// key of each, after which the next page would start; the row over the limit is not read.
+    pub(crate) fn page<K: Ord + Debug + Serialize, T>(
         &self,
+        list: List,
         sql: &str,
         params: impl Params,
         mut onward: Onward<K>,
         limit: usize,
         mut read: impl FnMut(&Row<'_>) -> Result<(K, T)>,
-    ) -> Result<(Vec<T>, bool)> {
+    ) -> Result<Page<T>> {
         let (mut found, mut more) = (Vec::new(), false);
         self.each(sql, params, |row| {
             more = found.len() == limit;
@@ -242,7 +244,7 @@ impl<'c> Tx<'c> {
             found.push(item);
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok((found, more))
+        Page::of(list, found, more, |_| onward.last)
     }
 
     /// The last number that the store-wide counter gave.
@@ -322,7 +324,7 @@ impl Seams for Tx<'_> {
 
 #[cfg(test)]
 mod tests {
-    use store_api::{ErrorKind, Expect, Name, PrincipalId, Skill, SkillId};
+    use store_api::{ErrorKind, Expect, Name, PageRequest, PrincipalId, Skill, SkillId};
 
     use super::*;
     use crate::SqliteStore;
@@ -340,17 +342,21 @@ mod tests {
         tx.one_moment().unwrap();
         let page = |limit| {
             let sql = "SELECT column1 FROM (VALUES (1), (2), ('damaged'))";
-            tx.page(sql, [], Onward::rising(None), limit, |row| {
+            tx.page(List::Events, sql, [], Onward::rising(None), limit, |row| {
                 let number: i64 = column(row, 0)?;
                 Ok((number, number))
             })
         };
-        assert_eq!(page(1).unwrap(), (vec![1], true));
-        assert_eq!(page(2).unwrap(), (vec![1, 2], true));
+        for limit in [1, 2] {
+            let page = page(limit).unwrap();
+            assert_eq!(page.items, [1, 2][..limit]);
+            let next = PageRequest::first(1).unwrap().after(page.next.unwrap());
+            assert_eq!(next.position(List::Events).unwrap(), Some(limit), "the key of the last item");
+        }
         assert_eq!(page(3).unwrap_err().kind(), ErrorKind::Corrupt);
-        let all =
-            tx.page("VALUES (1), (2)", [], Onward::rising(None), 2, |row| Ok((column::<i64>(row, 0)?, ())));
-        assert_eq!(all.unwrap(), (vec![(), ()], false));
+        let (sql, rising) = ("VALUES (1), (2)", Onward::rising(None));
+        let all = tx.page(List::Events, sql, [], rising, 2, |row| Ok((column::<i64>(row, 0)?, ()))).unwrap();
+        assert_eq!((all.items, all.next), (vec![(), ()], None));
     }
 
     /// A call that reads twice sees one moment or nothing: what is committed between two looks is in neither.

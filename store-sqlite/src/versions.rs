@@ -6,7 +6,9 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use rusqlite::{Row, params};
 use store_api::json::{self, Extra};
-use store_api::{Definition, Entity, Error, NewVersion, PrincipalId, Result, Version, VersionId, rules};
+use store_api::{
+    Definition, Entity, Error, NewVersion, Page, PrincipalId, Result, Version, VersionId, rules,
+};
 
 use crate::tx::{Onward, Tx, column, document, text};
 use crate::{catalog, sums};
@@ -167,18 +169,18 @@ impl Tx<'_> {
         }
     }
 
-    /// Up to `limit` versions with a seq below `before`, newest first, and whether there are more.
+    /// Up to `limit` versions with a seq below `before`, newest first.
     pub(crate) fn versions_before<D: Definition>(
         &self,
         id: &D::Id,
         before: i64,
         limit: usize,
-    ) -> Result<(Vec<Arc<Version<D>>>, bool)> {
+    ) -> Result<Page<Arc<Version<D>>>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM versions WHERE kind = ?1 AND definition = ?2 AND seq < ?3 ORDER BY seq DESC"
         );
         let params = params![D::KIND.code(), id.as_ref(), before];
-        self.page(&sql, params, Onward::falling(Some(before)), limit, |row| {
+        self.page(D::KIND.versions(), &sql, params, Onward::falling(Some(before)), limit, |row| {
             let (seq, version) = read_of::<D>(id, row)?;
             Ok((seq, Arc::new(version)))
         })
