@@ -43,13 +43,14 @@ pub trait AuditStore {
     /// `AlreadyExists` when the id is taken; `InvalidInput` naming the field.
     fn start_run(&self, run: &NewRun) -> Result<Arc<Run>>;
 
-    /// Records how a run ended. The first finish wins; the same finish again is accepted and changes nothing.
+    /// Records how a run ended; what was recorded at its start stays as it is. The first finish wins; the same finish
+    /// again is accepted and changes nothing.
     ///
     /// # Guarantees
     /// AUD-2.
     /// # Errors
     /// `NotFound`; `Conflict` when it was finished otherwise; `InvalidInput` naming the field.
-    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>>;
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<()>;
 
     /// Records an event of a run, running or finished, and gives its number in the run.
     ///

@@ -405,7 +405,7 @@ impl<T: Dispatch> BudgetStore for T {
 impl<T: Dispatch> AuditStore for T {
     dispatch! { audit =>
         write start_run(run: &NewRun) -> Arc<Run>;
-        write finish_run(id: &RunId, finish: &Finish) -> Arc<Run>;
+        write finish_run(id: &RunId, finish: &Finish) -> ();
         write append_event(run: &RunId, event: &NewEvent) -> u64;
         read run(id: &RunId) -> Option<Arc<Run>>;
         read events(run: &RunId, page: &PageRequest) -> Page<Arc<Event>>;

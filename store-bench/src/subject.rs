@@ -57,8 +57,7 @@ pub(crate) trait Subject: Send + Sync {
     fn start_run(&self, run: &NewRun) -> Result<()>;
     /// Gives the number of the event.
     fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64>;
-    /// Gives the run as it stands then.
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>>;
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()>;
     fn settle(&self, settlement: &Settlement) -> Result<()>;
     fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()>;
     /// Claims the skill that is due first and that nobody holds.
@@ -127,7 +126,7 @@ impl Subject for Ours {
         Ok(self.0.audit().append_event(run, event)?)
     }
 
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()> {
         Ok(self.0.audit().finish_run(run, finish)?)
     }
 

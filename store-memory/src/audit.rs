@@ -91,12 +91,9 @@ impl Audit {
         self.events.group(run).keys().next_back().copied().unwrap_or_default()
     }
 
-    fn finish(&mut self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish(&mut self, id: &RunId, finish: &Finish) -> Result<()> {
         let run = self.by_id.get(id).ok_or_else(|| not_found(id))?;
-        let Some(finished) = run.finished(finish)? else { return Ok(Arc::clone(run)) };
-        let finished = Arc::new(finished);
-        self.set(&finished)?;
-        Ok(finished)
+        run.finished(finish)?.map_or(Ok(()), |finished| self.set(&Arc::new(finished)))
     }
 
     /// The runs of an index that stands beside the records.
@@ -142,7 +139,7 @@ impl AuditStore for Tx<'_> {
         Ok(run)
     }
 
-    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<()> {
         finish.validate()?;
         self.change()?.audit.finish(id, finish)
     }

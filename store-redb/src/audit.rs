@@ -16,6 +16,12 @@ use crate::tables::{EVENTS, RUN_LISTS, RUNS};
 use crate::tx::{Tx, decode, missing};
 use crate::value;
 
+/// Of the document of a run, what its place in lists is made of besides its id.
+#[derive(serde::Deserialize)]
+struct Started {
+    started_at: DateTime<Utc>,
+}
+
 /// Where a run stands in the order of every list of runs.
 type Position = (i64, RunId);
 
@@ -116,10 +122,10 @@ impl Tx<'_> {
         Ok(found.into_iter().map(|(_, run)| run).collect())
     }
 
-    pub(crate) fn put_run(&self, run: &Run, before: Option<&Run>) -> Result<()> {
-        let (was, is) = (before.map(index::of_run).transpose()?.unwrap_or_default(), index::of_run(run)?);
+    /// Stores a run whose id is free.
+    pub(crate) fn insert_run(&self, run: &Run) -> Result<()> {
         self.put_record(RUNS, &key(&run.id), run)?;
-        self.reindex(&was, &is)
+        self.reindex(&[], &index::of_run(run)?)
     }
 
     /// Removes a run with its events; says how many those were.
@@ -149,10 +155,19 @@ impl Tx<'_> {
         self.put_record(EVENTS, &keys::event(event.run.as_str(), event.seq), event)
     }
 
-    fn finish(&self, run: Run, finish: &Finish) -> Result<Arc<Run>> {
-        let Some(finished) = run.finished(finish)? else { return Ok(Arc::new(run)) };
-        self.put_run(&finished, Some(&run))?;
-        Ok(Arc::new(finished))
+    /// Finishes a run; what was recorded at its start never changes.
+    fn finish(&self, id: &RunId, finish: &Finish) -> Result<()> {
+        let key = key(id);
+        let found = self.read(RUNS, &key, |body| {
+            let finished =
+                Run::finished_document(|| value::place(RUNS, &key), value::text(RUNS, &key, body)?, finish)?;
+            Ok(finished.map(|doc| Ok::<_, Error>((doc, decode::<Started>(RUNS, &key, body)?))))
+        })?;
+        let Some(finished) = found.ok_or_else(|| not_found(id))? else { return Ok(()) };
+        let (doc, Started { started_at }) = finished?;
+        self.put_body(RUNS, &key, doc.as_bytes())?;
+        let listed = |status| index::of_status(id, started_at, status);
+        self.reindex(&[listed(RunStatus::Running)?], &[listed(finish.outcome.into())?])
     }
 }
 
@@ -163,13 +178,13 @@ impl AuditStore for Tx<'_> {
             return Err(Error::already_exists(Entity::Run, "id", run.id.as_str()));
         }
         let started = Run::started(run.clone());
-        self.put_run(&started, None)?;
+        self.insert_run(&started)?;
         Ok(Arc::new(started))
     }
 
-    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<()> {
         finish.validate()?;
-        self.finish(self.find_run(id)?.ok_or_else(|| not_found(id))?, finish)
+        self.finish(id, finish)
     }
 
     fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64> {
@@ -244,10 +259,7 @@ impl AuditStore for Tx<'_> {
         let span = Span::under(&list).before(&list.clone().signed(nanos));
         let stale = self.list_runs(span, Order::Forwards, max, |run| audit::is_stale(run, before))?;
         let finish = Finish::new(RunOutcome::Abandoned, now);
-        let abandon = |((_, id), run): (Position, Arc<Run>)| {
-            self.finish(Arc::unwrap_or_clone(run), &finish)?;
-            Ok(id)
-        };
+        let abandon = |((_, id), _): (Position, Arc<Run>)| self.finish(&id, &finish).map(|()| id);
         stale.into_iter().map(abandon).collect()
     }
 

@@ -1,8 +1,9 @@
 //! Indexes: which entries a record has in them, derived from the record in one place. Every change writes the
 //! difference between what this says before and after; `verify` compares it with what is there.
 
+use chrono::{DateTime, Utc};
 use store_api::budget::{AccountKey, Charged};
-use store_api::{Definition, Kind, Result, Run, RunState, VersionId, time};
+use store_api::{Definition, Kind, Result, Run, RunId, RunState, RunStatus, VersionId, time};
 
 use crate::keys::{self, Facet, Key, RunList};
 use crate::tables::{CHARGE_EXPIRIES, DUE, FACETS, NAMES, RUN_LISTS, Table, VERSION_IDS, WEBHOOKS};
@@ -64,16 +65,27 @@ pub(crate) fn of_charge(account: &AccountKey, key: &str, charged: &Charged) -> V
     vec![IndexEntry::plain(CHARGE_EXPIRIES, key)]
 }
 
+/// The entry of a run in one list.
+fn of_list(list: RunList, term: Option<&str>, started_at: i64, id: &RunId) -> IndexEntry {
+    IndexEntry::plain(RUN_LISTS, keys::run_list(list, term).signed(started_at).text(id.as_str()))
+}
+
+/// The entry of a run that changes when it ends.
+///
+/// # Errors
+/// As [`of_run`].
+pub(crate) fn of_status(id: &RunId, started_at: DateTime<Utc>, status: RunStatus) -> Result<IndexEntry> {
+    let started_at = time::nanos("started_at", started_at)?;
+    Ok(of_list(RunList::Status, Some(status.as_str()), started_at, id))
+}
+
 /// The entries of a run: one in each list that it belongs to.
 ///
 /// # Errors
 /// `InvalidInput` for a time outside the range, which no stored run has.
 pub(crate) fn of_run(run: &Run) -> Result<Vec<IndexEntry>> {
     let started_at = time::nanos("started_at", run.started_at)?;
-    let entry = |list, term| {
-        let key = keys::run_list(list, term).signed(started_at).text(run.id.as_str());
-        IndexEntry::plain(RUN_LISTS, key)
-    };
+    let entry = |list, term| of_list(list, term, started_at, &run.id);
     let mut entries = vec![
         entry(RunList::All, None),
         entry(RunList::Parent, run.parent.as_ref().map(|parent| parent.as_str())),

@@ -115,7 +115,7 @@ impl EngineTx for Tx<'_> {
             Record::AgentVersion(version) => self.import_version(&version),
             Record::Account(record) => self.put_ledger(&record.account.key(), &record.ledger),
             Record::Charge(record) => self.put_charge(&record.account.key(), &record.key, &record.charged),
-            Record::Run(run) => self.put_run(&run, None),
+            Record::Run(run) => self.insert_run(&run),
             Record::Event(event) => self.put_event(&event),
             Record::Checkpoint(record) => self.put_checkpoint(&record.checkpoint, record.lease),
             other => Err(Error::Unsupported {

@@ -8,7 +8,7 @@ use rusqlite::{Row, params, params_from_iter};
 use store_api::audit::{self, Summing};
 use store_api::{
     AuditStore, Entity, Error, Event, Finish, GroupBy, List, NewEvent, NewRun, Page, PageRequest,
-    PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, SkillId, SummaryRow, rules, time,
+    PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, RunStatus, SkillId, SummaryRow, rules, time,
 };
 use store_api::{json, page::MAX_PAGE};
 
@@ -33,9 +33,14 @@ pub(crate) fn read_run(row: &Row<'_>) -> Result<Run> {
 
 /// The run `id` from the columns `sum, doc`, which are the second and third. Another run has another sum.
 fn read_run_as(id: &str, row: &Row<'_>) -> Result<Run> {
+    json::decode(|| key(id), run_document(id, row)?)
+}
+
+/// The document of the run `id` from the same columns.
+fn run_document<'r>(id: &str, row: &'r Row<'_>) -> Result<&'r str> {
     let doc = document(|| key(id), row, 2)?;
     sums::check(|| key(id), column(row, 1)?, sums::run(id, doc))?;
-    json::decode(|| key(id), doc)
+    Ok(doc)
 }
 
 /// An event from the columns `run, seq, kind, at, sum, payload`.
@@ -188,18 +193,19 @@ impl Tx<'_> {
     }
 
     /// Finishes a run; what was recorded at its start never changes.
-    fn finish(&self, id: &RunId, finish: &Finish) -> Result<Run> {
+    fn finish(&self, id: &RunId, finish: &Finish) -> Result<()> {
+        let (id, what) = (id.as_str(), || key(id.as_str()));
         let sql = "SELECT rowid, sum, doc FROM runs WHERE id = ?1";
-        let placed = |row: &Row<'_>| Ok((column::<i64>(row, 0)?, read_run_as(id.as_str(), row)?));
-        let (place, run) = self.first(sql, [id.as_str()], placed)?.ok_or_else(|| not_found(id))?;
-        let Some(finished) = run.finished(finish)? else { return Ok(run) };
-        let doc = json::encode(&finished)?;
-        let sum = sums::run(id.as_str(), &doc);
+        let found = self.first(sql, [id], |row| {
+            let finished = Run::finished_document(what, run_document(id, row)?, finish)?;
+            Ok((column::<i64>(row, 0)?, finished))
+        })?;
+        let (place, finished) = found.ok_or_else(|| Error::not_found(Entity::Run, id))?;
+        let Some(doc) = finished else { return Ok(()) };
+        let (status, sum) = (RunStatus::from(finish.outcome).as_str(), sums::run(id, &doc));
         let finished_at = time::nanos("finished_at", finish.finished_at)?;
         let sql = "UPDATE runs SET status = ?2, finished_at = ?3, sum = ?4, doc = ?5 WHERE rowid = ?1";
-        let params = params![place, finished.status.as_str(), finished_at, sum, doc];
-        self.change_one(|| key(id.as_str()), sql, params)?;
-        Ok(finished)
+        self.change_one(what, sql, params![place, status, finished_at, sum, doc])
     }
 
     pub(crate) fn insert_event(&self, run: &RunId, seq: u64, event: &NewEvent) -> Result<()> {
@@ -269,9 +275,9 @@ impl AuditStore for Tx<'_> {
         Ok(Arc::new(run))
     }
 
-    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<()> {
         finish.validate()?;
-        self.finish(id, finish).map(Arc::new)
+        self.finish(id, finish)
     }
 
     fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64> {
@@ -363,7 +369,7 @@ impl AuditStore for Tx<'_> {
             Ok((place, audit::is_stale(&run, before).then(|| run.id.clone())))
         })?;
         let finish = Finish::new(RunOutcome::Abandoned, now);
-        stale.iter().try_for_each(|id| self.finish(id, &finish).map(drop))?;
+        stale.iter().try_for_each(|id| self.finish(id, &finish))?;
         Ok(stale)
     }
 

@@ -93,12 +93,13 @@ pub fn aud_2_a_run_finishes_once(suite: &Suite<'_>) {
         cost: micros(7),
         ..finish(10)
     };
-    let finished = audit.finish_run(&id("r"), &first).unwrap();
+    audit.finish_run(&id("r"), &first).unwrap();
+    let finished = audit.run(&id("r")).unwrap().unwrap();
     assert_eq!((finished.status, finished.finish.as_ref()), (RunStatus::Succeeded, Some(&first)));
     assert_eq!(finished.start, started.start);
     // The same again is accepted and changes nothing; anything else is told who was first.
     let before = export(&*store);
-    assert_eq!(audit.finish_run(&id("r"), &first).unwrap(), finished);
+    audit.finish_run(&id("r"), &first).unwrap();
     assert_eq!(export(&*store), before);
     let others = [
         Finish { outcome: RunOutcome::Failed, ..first.clone() },

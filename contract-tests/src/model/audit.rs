@@ -60,13 +60,13 @@ pub(super) fn start(world: &mut World, run: &NewRun) -> Answer<Run> {
     Ok(shown)
 }
 
-pub(super) fn finish(world: &mut World, id: &str, finish: &Finish) -> Answer<Run> {
+pub(super) fn finish(world: &mut World, id: &str, finish: &Finish) -> Answer<()> {
     nanos(finish.finished_at)?;
     let run = world.runs.get_mut(id).ok_or_else(|| missing(id))?;
     if *run.finish.get_or_insert_with(|| finish.clone()) != *finish {
         return Err(Refusal::Conflict(Entity::Run, id.to_owned()));
     }
-    Ok(run.shown())
+    Ok(())
 }
 
 pub(super) fn append(world: &mut World, id: &str, event: &NewEvent) -> Answer<u64> {

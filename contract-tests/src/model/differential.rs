@@ -265,7 +265,7 @@ impl<S: Side> BudgetStore for Together<S> {
 impl<S: Side> AuditStore for Together<S> {
     on_every_side! { Seams::audit;
         fn start_run(&self, run: &NewRun) -> Result<Arc<Run>>;
-        fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>>;
+        fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<()>;
         fn append_event(&self, run: &RunId, event: &NewEvent) -> Result<u64>;
         fn run(&self, id: &RunId) -> Result<Option<Arc<Run>>>;
         fn events(&self, run: &RunId, page: &PageRequest) -> Result<Page<Arc<Event>>>;

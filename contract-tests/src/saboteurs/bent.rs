@@ -483,7 +483,7 @@ impl AuditStore for Bent<'_> {
         Ok(started)
     }
 
-    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<()> {
         let finished = self.tx.audit().finish_run(id, finish);
         if !self.is(Fault::LastFinishWins) {
             return finished;
@@ -492,8 +492,7 @@ impl AuditStore for Bent<'_> {
             let first = self.tx.audit().run(id)?.ok_or_else(|| Error::not_found(Entity::Run, id.as_str()))?;
             let status = finish.outcome.into();
             let run = Run { status, finish: Some(finish.clone()), start: first.start.clone() };
-            self.tx.put(Record::Run(run.clone()))?;
-            Ok(Arc::new(run))
+            self.tx.put(Record::Run(run))
         })
     }
 

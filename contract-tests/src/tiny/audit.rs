@@ -32,12 +32,12 @@ impl State {
         self.runs.get_mut(id).ok_or_else(|| Error::not_found(Entity::Run, id.as_str()))
     }
 
-    fn finish(&mut self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish(&mut self, id: &RunId, finish: &Finish) -> Result<()> {
         let row = self.run_row(id)?;
         if let Some(finished) = row.run.finished(finish)? {
             row.run = Arc::new(finished);
         }
-        Ok(Arc::clone(&row.run))
+        Ok(())
     }
 }
 
@@ -53,7 +53,7 @@ impl AuditStore for Tx {
         Ok(started)
     }
 
-    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, id: &RunId, finish: &Finish) -> Result<()> {
         finish.validate()?;
         self.change().finish(id, finish)
     }

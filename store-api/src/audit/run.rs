@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::json::{Extra, Weigh};
+use crate::json::{self, Extra, Weigh};
 use crate::{AgentId, Amount, ChannelId, Entity, Error, PrincipalId, Result, RunId, SkillId, time};
 
 /// A run to record.
@@ -262,6 +262,9 @@ impl std::ops::Deref for Run {
     }
 }
 
+/// How the document of a run begins that has not ended: with the first field of a [`Run`].
+const RUNNING: &str = r#"{"status":"running","#;
+
 impl Run {
     /// A run that has just started.
     pub fn started(start: NewRun) -> Run {
@@ -289,6 +292,24 @@ impl Run {
                 ))
             }
         }
+    }
+
+    /// The document of this run, finished, made from its document `doc`: what was recorded at its start stays as it is,
+    /// byte for byte, and is not read. `None` when it was finished so before.
+    ///
+    /// # Errors
+    /// As [`Run::finished`]; `Corrupt` naming `what` when `doc` is none of a run.
+    pub fn finished_document(
+        what: impl FnOnce() -> String,
+        doc: &str,
+        finish: &Finish,
+    ) -> Result<Option<String>> {
+        let Some(start) = doc.strip_prefix(RUNNING) else {
+            let run: Run = json::decode(what, doc)?;
+            return run.finished(finish)?.map(|run| json::encode(&run)).transpose();
+        };
+        let (status, end) = (RunStatus::from(finish.outcome), json::encode(finish)?);
+        Ok(Some(format!(r#"{{"status":"{status}","finish":{end},{start}"#)))
     }
 
     /// How long it took, once it has finished; zero when the clock stepped back meanwhile.

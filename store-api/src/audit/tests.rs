@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::time::from_nanos;
-use crate::{AgentId, Amount, ChannelId, PrincipalId};
+use crate::{AgentId, Amount, ChannelId, PrincipalId, json};
 
 fn run(id: &str, parent: Option<&str>) -> Run {
     let mut start = NewRun::new(RunId::new(id).unwrap(), PrincipalId::new("c").unwrap(), from_nanos(5));
@@ -64,6 +64,34 @@ fn the_first_finish_wins_and_the_same_again_is_accepted() {
     assert_eq!(done.finished(&other).unwrap_err().kind(), crate::ErrorKind::Conflict);
     let early = Finish::new(RunOutcome::Failed, from_nanos(1));
     assert!(run("r", None).finished(&early).unwrap().unwrap().duration().unwrap().is_zero());
+}
+
+/// Whatever is in a run and its end, the document is the one that encoding the finished run would give.
+#[test]
+fn a_document_is_finished_without_being_read() {
+    let what = || "runs/r".to_owned();
+    let extra = || serde_json::json!({ "status ": "running", "x": [1.5, null] }).as_object().unwrap().clone();
+    let mut start = run("r\"}{", Some("p")).start;
+    start.input = serde_json::json!({ "finish": "{\"status\":\"running\"," });
+    start.extra = extra();
+    let run = Run::started(start);
+    for outcome in [RunOutcome::Succeeded, RunOutcome::Failed, RunOutcome::Cancelled, RunOutcome::Abandoned] {
+        let output = serde_json::json!("done");
+        let finish =
+            Finish { output, error: Some("\"".into()), extra: extra(), ..Finish::new(outcome, from_nanos(9)) };
+        let finished = run.finished(&finish).unwrap().unwrap();
+        let made = Run::finished_document(what, &json::encode(&run).unwrap(), &finish).unwrap().unwrap();
+        assert_eq!(made, json::encode(&finished).unwrap());
+        // Once it has ended, or when somebody else wrote it, it is read.
+        assert_eq!(Run::finished_document(what, &made, &finish).unwrap(), None);
+        let otherwise = Finish { error: None, ..finish.clone() };
+        let error = Run::finished_document(what, &made, &otherwise).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Conflict);
+        let spaced = json::encode(&run).unwrap().replacen(':', ": ", 1);
+        assert_eq!(Run::finished_document(what, &spaced, &finish).unwrap(), Some(made));
+    }
+    let error = Run::finished_document(what, "{}", &Finish::new(RunOutcome::Failed, from_nanos(9))).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
 }
 
 #[test]

@@ -105,12 +105,11 @@ impl State {
         }
     }
 
-    fn finish(&mut self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
-        let stored = self.runs.get_mut(run).ok_or("no such run")?;
-        let run = Arc::make_mut(stored);
+    fn finish(&mut self, run: &RunId, finish: &Finish) -> Result<()> {
+        let run = Arc::make_mut(self.runs.get_mut(run).ok_or("no such run")?);
         run.status = finish.outcome.into();
         match run.finish.replace(finish.clone()) {
-            None => Ok(Arc::clone(stored)),
+            None => Ok(()),
             Some(_) => Err("the run was finished before".into()),
         }
     }
@@ -166,7 +165,7 @@ impl Subject for Memory {
         Ok(seq)
     }
 
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()> {
         self.0.write().finish(run, finish)
     }
 

@@ -6,13 +6,3 @@
 pub(crate) mod memory;
 pub(crate) mod redb;
 pub(crate) mod sqlite;
-
-use std::sync::Arc;
-
-use store_api::{Finish, Run};
-
-/// A run as it stands once it has ended.
-fn finished(running: Arc<Run>, finish: &Finish) -> Arc<Run> {
-    let start = Arc::unwrap_or_clone(running).start;
-    Arc::new(Run { status: finish.outcome.into(), finish: Some(finish.clone()), start })
-}

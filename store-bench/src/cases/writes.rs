@@ -99,9 +99,7 @@ pub(super) const APPEND_EVENT: Case =
 
 pub(super) const FINISH_RUN: Case = case("finish-run", "a run is finished", Effect::UsesUpRuns, |seat| {
     Ok(Box::new(move |n| {
-        let finish = data::finish(n)?;
-        let finished = seat.subject.finish_run(&data::run_id(FRESH + n)?, &finish)?;
-        check(finished.finish.as_ref() == Some(&finish), "how the run ended")
+        seat.subject.finish_run(&data::run_id(FRESH + n)?, &data::finish(n)?)
     }))
 });
 

@@ -231,7 +231,7 @@ const AUDIT: &[Method] = methods! { "audit" =>
     write start_run(run: NewRun) -> "the run" ["DOC-1" "TXN-1"]
         |seams| seams.audit().start_run(&run);
     /// Records how a run ended. The first finish wins.
-    write finish_run(id: RunId, finish: Finish) -> "the run" ["AUD-2"]
+    write finish_run(id: RunId, finish: Finish) -> "null" ["AUD-2"]
         |seams| seams.audit().finish_run(&id, &finish);
     /// Records an event of a run.
     write append_event(run: RunId, event: NewEvent) -> "the event's seq in the run" ["AUD-1"]

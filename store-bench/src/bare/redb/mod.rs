@@ -13,7 +13,6 @@ use store_api::{
     Skill, SkillId, SummaryRow, WorkerId,
 };
 
-use super::finished;
 use crate::subject::{Claimed, Position, Result, Settlement, Subject, Versions};
 
 mod read;
@@ -102,13 +101,9 @@ impl Subject for Redb {
         self.write(|tx| write::append_event(tx, run, &doc))
     }
 
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()> {
         let doc = serde_json::to_vec(finish)?;
-        self.write(|tx| {
-            let running = write::running(tx, run)?;
-            write::finish_run(tx, run, finish, &doc)?;
-            Ok(finished(running, finish))
-        })
+        self.write(|tx| write::finish_run(tx, run, finish, &doc))
     }
 
     fn settle(&self, of: &Settlement) -> Result<()> {

@@ -1,13 +1,12 @@
 //! What is done inside a write transaction. Documents come encoded.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use redb::{ReadableTable, Table, WriteTransaction};
 use store_api::budget::{AccountKey, Charging};
 use store_api::{
-    Amount, Charge, Checkpoint, Finish, LeaseToken, Ledger, NewRun, NewVersion, Record, Run, RunId,
+    Amount, Charge, Checkpoint, Finish, LeaseToken, Ledger, NewRun, NewVersion, Record, RunId,
     RunStatus, Skill, SkillId, WorkerId, time,
 };
 
@@ -175,13 +174,6 @@ pub(super) fn start_run(tx: &WriteTransaction, run: &NewRun, doc: &[u8]) -> Resu
     }
     run_lists.insert((BY_STATUS, RunStatus::Running.as_str(), started_at, id), ())?;
     Ok(())
-}
-
-pub(super) fn running(tx: &WriteTransaction, run: &RunId) -> Result<Arc<Run>> {
-    let runs = tx.open_table(RUNS)?;
-    let found = runs.get(run.as_str())?.ok_or("no such run")?;
-    let start = serde_json::from_slice(found.value().1)?;
-    Ok(Arc::new(Run::started(start)))
 }
 
 pub(super) fn finish_run(tx: &WriteTransaction, run: &RunId, finish: &Finish, doc: &[u8]) -> Result<()> {

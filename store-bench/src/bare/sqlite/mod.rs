@@ -13,7 +13,6 @@ use store_api::{
     Skill, SkillId, SummaryRow, WorkerId,
 };
 
-use super::finished;
 use crate::subject::{Claimed, Position, Result, Settlement, Subject, Versions};
 
 mod read;
@@ -124,13 +123,9 @@ impl Subject for Sqlite {
         self.write(|connection| write::append_event(connection, run, event, &payload))
     }
 
-    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<Arc<Run>> {
+    fn finish_run(&self, run: &RunId, finish: &Finish) -> Result<()> {
         let doc = serde_json::to_string(finish)?;
-        self.write(|connection| {
-            let running = read::run_by_id(connection, run)?.ok_or("no such run")?;
-            write::finish_run(connection, run, finish, &doc)?;
-            Ok(finished(running, finish))
-        })
+        self.write(|connection| write::finish_run(connection, run, finish, &doc))
     }
 
     fn settle(&self, of: &Settlement) -> Result<()> {
