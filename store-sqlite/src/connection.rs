@@ -8,7 +8,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 use store_api::{Durability, Error, Result};
 
-use crate::{Options, error, migrations};
+use crate::{Options, checkpoint, error, migrations};
 
 /// The oldest SQLite that is safe: before it, a commit could be lost when several connections write to one WAL.
 const OLDEST_LIBRARY: i32 = 3_051_003;
@@ -72,6 +72,8 @@ pub(crate) fn open_writer(
     keep_log(&connection, false)?;
     retry_while_busy(timeout, || migrations::run(&connection, timeout))?;
     retry_while_busy(timeout, || switch_to_wal(&connection))?;
+    checkpoint::define_unclaimed_head_sum(&connection)
+        .map_err(|e| error::sqlite("setting up a connection", e))?;
     Ok(Some(connection))
 }
 

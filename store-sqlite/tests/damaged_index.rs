@@ -299,7 +299,7 @@ fn many(seams: &dyn Seams) -> Result<()> {
 #[test]
 fn a_search_by_key_ends_at_that_key_or_is_corrupt() {
     const EVENTS: &str = "sqlite_autoindex_events_1";
-    let cases: [(&str, Call); 16] = [
+    let cases: [(&str, Call); 17] = [
         ("sqlite_autoindex_definitions_1", |s, name| s.skills().get(&id(name)).map(drop)),
         ("sqlite_autoindex_definitions_1", |s, name| s.skills().delete(&id(name), Expect::Any)),
         ("sqlite_autoindex_definitions_1", |s, name| s.skills().mark_scheduled_run(&id(name), at(1), None)),
@@ -317,6 +317,7 @@ fn a_search_by_key_ends_at_that_key_or_is_corrupt() {
         ("sqlite_autoindex_runs_1", |s, name| s.audit().finish_run(&id(name), &finish(9000)).map(drop)),
         (EVENTS, |s, name| s.audit().append_event(&id(name), &event(2)).map(drop)),
         ("sqlite_autoindex_checkpoints_1", |s, name| s.checkpoints().load(&id(name)).map(drop)),
+        ("sqlite_autoindex_checkpoints_1", |s, name| s.checkpoints().save(&checkpoint(name, 2))),
         ("sqlite_autoindex_checkpoints_1", |s, name| s.checkpoints().delete(&id(name))),
     ];
     let directory = tempfile::tempdir().unwrap();

@@ -77,8 +77,12 @@ fn a_document_is_finished_without_being_read() {
     let run = Run::started(start);
     for outcome in [RunOutcome::Succeeded, RunOutcome::Failed, RunOutcome::Cancelled, RunOutcome::Abandoned] {
         let output = serde_json::json!("done");
-        let finish =
-            Finish { output, error: Some("\"".into()), extra: extra(), ..Finish::new(outcome, from_nanos(9)) };
+        let finish = Finish {
+            output,
+            error: Some("\"".into()),
+            extra: extra(),
+            ..Finish::new(outcome, from_nanos(9))
+        };
         let finished = run.finished(&finish).unwrap().unwrap();
         let made = Run::finished_document(what, &json::encode(&run).unwrap(), &finish).unwrap().unwrap();
         assert_eq!(made, json::encode(&finished).unwrap());
@@ -90,7 +94,8 @@ fn a_document_is_finished_without_being_read() {
         let spaced = json::encode(&run).unwrap().replacen(':', ": ", 1);
         assert_eq!(Run::finished_document(what, &spaced, &finish).unwrap(), Some(made));
     }
-    let error = Run::finished_document(what, "{}", &Finish::new(RunOutcome::Failed, from_nanos(9))).unwrap_err();
+    let error =
+        Run::finished_document(what, "{}", &Finish::new(RunOutcome::Failed, from_nanos(9))).unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
 }
 

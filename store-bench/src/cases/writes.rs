@@ -98,9 +98,7 @@ pub(super) const APPEND_EVENT: Case =
     });
 
 pub(super) const FINISH_RUN: Case = case("finish-run", "a run is finished", Effect::UsesUpRuns, |seat| {
-    Ok(Box::new(move |n| {
-        seat.subject.finish_run(&data::run_id(FRESH + n)?, &data::finish(n)?)
-    }))
+    Ok(Box::new(move |n| seat.subject.finish_run(&data::run_id(FRESH + n)?, &data::finish(n)?)))
 });
 
 pub(super) const SETTLE: Case = case(

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use redb::{ReadableTable, Table, WriteTransaction};
 use store_api::budget::{AccountKey, Charging};
 use store_api::{
-    Amount, Charge, Checkpoint, Finish, LeaseToken, Ledger, NewRun, NewVersion, Record, RunId,
-    RunStatus, Skill, SkillId, WorkerId, time,
+    Amount, Charge, Checkpoint, Finish, LeaseToken, Ledger, NewRun, NewVersion, Record, RunId, RunStatus,
+    Skill, SkillId, WorkerId, time,
 };
 
 use super::read;
