@@ -190,6 +190,14 @@ pub fn encode<T: Serialize>(record: &T) -> Result<String> {
     serde_json::to_string(record).map_err(|e| Error::backend("encoding a record", e))
 }
 
+/// The same text, behind what is in `to` already.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_into<T: Serialize>(to: &mut Vec<u8>, record: &T) -> Result<()> {
+    serde_json::to_writer(to, record).map_err(|e| Error::backend("encoding a record", e))
+}
+
 /// Reads back what [`encode`] wrote.
 ///
 /// # Errors

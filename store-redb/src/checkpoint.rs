@@ -1,116 +1,140 @@
-//! Checkpoints: the document of each, and beside it how far it is and who has claimed it.
+//! Checkpoints: how far each is and its document, and beside it who has claimed it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use store_api::{
     Checkpoint, CheckpointStore, Entity, Error, Interrupted, Lease, LeaseToken, List, Page, PageRequest,
-    Result, RunId, WorkerId, lease, rules, time,
+    Result, RunId, WorkerId, json, lease, rules, time,
 };
 
 use crate::keys::{Key, Span};
 use crate::kv::Order;
-use crate::tables::{CHECKPOINT_HEADS, CHECKPOINTS};
-use crate::tx::{Tx, decode};
-
-/// What changes without the document: kept beside it, so that a claim does not write a large state again.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Head {
-    pub(crate) iteration: u64,
-    pub(crate) lease: Option<Lease>,
-}
+use crate::tables::{CHECKPOINT_CLAIMS, CHECKPOINTS};
+use crate::tx::{Tx, decode, missing};
+use crate::value;
 
 fn key(run: &RunId) -> Key {
     Key::new().text(run.as_str())
 }
 
-/// A head with its key, which is that of its checkpoint too.
-fn keyed_head(key: &[u8], body: &[u8]) -> Result<(Vec<u8>, Head)> {
-    Ok((key.to_vec(), decode(CHECKPOINT_HEADS, key, body)?))
+fn not_found(run: &RunId) -> Error {
+    Error::not_found(Entity::Checkpoint, run.as_str())
+}
+
+/// The two parts of a checkpoint's body: how far it is, sealed by itself, so that a save checks that and need not read
+/// the state; and the document.
+fn parts<'b>(key: &[u8], body: &'b [u8]) -> Result<(u64, &'b [u8])> {
+    let short = || Error::corrupt(value::place(CHECKPOINTS, key), "is too short");
+    let (sealed, doc) = body.split_first_chunk::<{ value::SEALED_NUMBER }>().ok_or_else(short)?;
+    let iteration = value::open(CHECKPOINTS, key, sealed)?.first_chunk().ok_or_else(short)?;
+    Ok((u64::from_be_bytes(*iteration), doc))
+}
+
+/// The checkpoint in a body that was opened.
+pub(crate) fn read(key: &[u8], body: &[u8]) -> Result<Checkpoint> {
+    let (iteration, doc) = parts(key, body)?;
+    let checkpoint: Checkpoint = decode(CHECKPOINTS, key, doc)?;
+    if checkpoint.iteration != iteration {
+        return Err(Error::corrupt(value::place(CHECKPOINTS, key), "iteration and document disagree"));
+    }
+    Ok(checkpoint)
+}
+
+/// A claim with its key, which is that of its checkpoint too.
+fn keyed_claim(key: &[u8], body: &[u8]) -> Result<(Vec<u8>, Option<Lease>)> {
+    Ok((key.to_vec(), decode(CHECKPOINT_CLAIMS, key, body)?))
 }
 
 impl Tx<'_> {
-    fn head(&self, run: &RunId) -> Result<Option<Head>> {
-        self.record(CHECKPOINT_HEADS, &key(run))
+    pub(crate) fn put_claim(&self, key: &[u8], lease: Option<&Lease>) -> Result<()> {
+        self.put_record(CHECKPOINT_CLAIMS, key, &lease)
     }
 
-    fn put_head(&self, run: &RunId, head: &Head) -> Result<()> {
-        self.put_record(CHECKPOINT_HEADS, &key(run), head)
+    /// Stores a checkpoint, and nothing of the claim on it.
+    pub(crate) fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let (key, iteration) = (key(&checkpoint.run), checkpoint.iteration.to_be_bytes());
+        let sealed = value::seal(CHECKPOINTS, &key, &iteration);
+        self.put_written(CHECKPOINTS, &key, |body| {
+            body.extend(sealed);
+            json::encode_into(body, checkpoint)
+        })
     }
 
-    pub(crate) fn put_checkpoint(&self, checkpoint: &Checkpoint, lease: Option<Lease>) -> Result<()> {
-        self.put_record(CHECKPOINTS, &key(&checkpoint.run), checkpoint)?;
-        self.put_head(&checkpoint.run, &Head { iteration: checkpoint.iteration, lease })
+    /// Stores a checkpoint of a run that has none.
+    pub(crate) fn insert_checkpoint(&self, checkpoint: &Checkpoint, lease: Option<&Lease>) -> Result<()> {
+        self.put_checkpoint(checkpoint)?;
+        self.put_claim(&key(&checkpoint.run), lease)
     }
 
-    /// The head of a checkpoint that must be there.
-    fn existing_head(&self, run: &RunId) -> Result<Head> {
-        self.head(run)?.ok_or_else(|| Error::not_found(Entity::Checkpoint, run.as_str()))
+    /// The claim on a checkpoint that must be there.
+    fn claim_on(&self, run: &RunId) -> Result<Option<Lease>> {
+        self.record(CHECKPOINT_CLAIMS, &key(run))?.ok_or_else(|| not_found(run))
     }
 
-    /// The head of a checkpoint that `token` holds at `now`, and its lease.
-    fn held_head(&self, run: &RunId, token: LeaseToken, now: DateTime<Utc>) -> Result<(Head, Lease)> {
-        let head = self.existing_head(run)?;
-        let held = lease::held(Entity::Checkpoint, run.as_str(), head.lease.as_ref(), token, now)?.clone();
-        Ok((head, held))
+    /// The lease of the checkpoint that `token` holds at `now`.
+    fn held_claim(&self, run: &RunId, token: LeaseToken, now: DateTime<Utc>) -> Result<Lease> {
+        let lease = self.claim_on(run)?;
+        lease::held(Entity::Checkpoint, run.as_str(), lease.as_ref(), token, now).cloned()
     }
 
     /// Gives a new lease on a checkpoint.
-    fn grant(
-        &self,
-        run: &RunId,
-        head: &Head,
-        worker: &WorkerId,
-        now: DateTime<Utc>,
-        length: Duration,
-    ) -> Result<Lease> {
+    fn grant(&self, run: &RunId, worker: &WorkerId, now: DateTime<Utc>, length: Duration) -> Result<Lease> {
         let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, length)?;
-        self.put_head(run, &Head { lease: Some(lease.clone()), ..*head })?;
+        self.put_claim(&key(run), Some(&lease))?;
         Ok(lease)
     }
 
-    /// The checkpoint whose head has this key.
-    fn checkpoint_of_head(&self, key: &[u8]) -> Result<Arc<Checkpoint>> {
-        self.expected(CHECKPOINTS, key).map(Arc::new)
+    /// The checkpoint on which there is a claim of this key.
+    fn claimed_checkpoint(&self, key: &[u8]) -> Result<Arc<Checkpoint>> {
+        let found = self.read(CHECKPOINTS, key, |body| read(key, body))?;
+        found.map(Arc::new).ok_or_else(|| missing(CHECKPOINTS, key))
     }
 }
 
 impl CheckpointStore for Tx<'_> {
     fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         checkpoint.validate()?;
-        let stored = self.head(&checkpoint.run)?;
-        stored.as_ref().map_or(Ok(()), |head| checkpoint.may_replace(head.iteration))?;
-        self.put_checkpoint(checkpoint, stored.and_then(|head| head.lease))
+        let key = key(&checkpoint.run);
+        let iteration = |stored: &[u8]| parts(&key, value::unchecked(stored)).map(|(iteration, _)| iteration);
+        match self.look(CHECKPOINTS, &key, iteration)? {
+            None => self.insert_checkpoint(checkpoint, None),
+            Some(stored) => {
+                checkpoint.may_replace(stored)?;
+                self.put_checkpoint(checkpoint)
+            }
+        }
     }
 
     fn load(&self, run: &RunId) -> Result<Option<Arc<Checkpoint>>> {
-        self.record(CHECKPOINTS, &key(run))
+        let key = key(run);
+        Ok(self.read(CHECKPOINTS, &key, |body| read(&key, body))?.map(Arc::new))
     }
 
     fn delete(&self, run: &RunId) -> Result<()> {
-        self.existing_head(run)?;
-        Tx::delete(self, CHECKPOINTS, &key(run))?;
-        Tx::delete(self, CHECKPOINT_HEADS, &key(run)).map(drop)
+        if !Tx::delete(self, CHECKPOINTS, &key(run))? {
+            return Err(not_found(run));
+        }
+        Tx::delete(self, CHECKPOINT_CLAIMS, &key(run)).map(drop)
     }
 
     fn interrupted(&self, page: &PageRequest) -> Result<Page<Interrupted>> {
         let position = page.position::<RunId>(List::Interrupted)?;
         let span = position.map_or(Span::all(), |run| Span::all().after(&key(&run)));
-        let (heads, more) = self.page(CHECKPOINT_HEADS, span, Order::Forwards, page.limit(), keyed_head)?;
-        let list = |(key, head): (Vec<u8>, Head)| {
-            Ok(Interrupted { checkpoint: self.checkpoint_of_head(&key)?, lease: head.lease })
+        let (claims, more) =
+            self.page(CHECKPOINT_CLAIMS, span, Order::Forwards, page.limit(), keyed_claim)?;
+        let list = |(key, lease): (Vec<u8>, Option<Lease>)| {
+            Ok(Interrupted { checkpoint: self.claimed_checkpoint(&key)?, lease })
         };
-        let found = heads.into_iter().map(list).collect::<Result<_>>()?;
+        let found = claims.into_iter().map(list).collect::<Result<_>>()?;
         Page::of(List::Interrupted, found, more, |found: &Interrupted| found.checkpoint.run.clone())
     }
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, lease: Duration) -> Result<Lease> {
         lease::end(now, lease)?;
-        let head = self.existing_head(run)?;
-        lease::check_claimable(Entity::Checkpoint, run.as_str(), head.lease.as_ref(), now)?;
-        self.grant(run, &head, worker, now, lease)
+        lease::check_claimable(Entity::Checkpoint, run.as_str(), self.claim_on(run)?.as_ref(), now)?;
+        self.grant(run, worker, now, lease)
     }
 
     fn claim_interrupted(
@@ -123,12 +147,12 @@ impl CheckpointStore for Tx<'_> {
         rules::check_max(max)?;
         lease::end(now, lease)?;
         let found =
-            self.pick(CHECKPOINT_HEADS, Span::all(), Order::Forwards, max, keyed_head, |(key, head)| {
-                let is_free = lease::claimable(head.lease.as_ref(), now);
-                is_free.then(|| Ok((head, self.checkpoint_of_head(&key)?))).transpose()
+            self.pick(CHECKPOINT_CLAIMS, Span::all(), Order::Forwards, max, keyed_claim, |(key, held)| {
+                let is_free = lease::claimable(held.as_ref(), now);
+                is_free.then(|| self.claimed_checkpoint(&key)).transpose()
             })?;
-        let claim = |(head, checkpoint): (Head, Arc<Checkpoint>)| {
-            let lease = self.grant(&checkpoint.run, &head, worker, now, lease)?;
+        let claim = |checkpoint: Arc<Checkpoint>| {
+            let lease = self.grant(&checkpoint.run, worker, now, lease)?;
             Ok(Interrupted { checkpoint, lease: Some(lease) })
         };
         found.into_iter().map(claim).collect()
@@ -142,15 +166,14 @@ impl CheckpointStore for Tx<'_> {
         lease: Duration,
     ) -> Result<Lease> {
         lease::end(now, lease)?;
-        let (head, held) = self.held_head(run, token, now)?;
-        let renewed = held.renewed(now, lease)?;
-        self.put_head(run, &Head { lease: Some(renewed.clone()), ..head })?;
+        let renewed = self.held_claim(run, token, now)?.renewed(now, lease)?;
+        self.put_claim(&key(run), Some(&renewed))?;
         Ok(renewed)
     }
 
     fn release_claim(&self, run: &RunId, token: LeaseToken, now: DateTime<Utc>) -> Result<()> {
         time::nanos("now", now)?;
-        let (head, _) = self.held_head(run, token, now)?;
-        self.put_head(run, &Head { lease: None, ..head })
+        self.held_claim(run, token, now)?;
+        self.put_claim(&key(run), None)
     }
 }

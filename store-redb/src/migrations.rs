@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use redb::Database;
-use store_api::{Error, Result, RunState};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use store_api::{Checkpoint, Error, Lease, Result, RunState};
 
 use crate::SCHEMA;
 use crate::error::Edge;
 use crate::open::{Mark, begin, mark_key};
-use crate::tables::{META, RUN_STATES};
+use crate::tables::{CHECKPOINT_CLAIMS, CHECKPOINTS, META, RUN_STATES, Table};
 use crate::tx::{Tx, decode};
 use crate::value;
 
@@ -23,21 +25,37 @@ pub(crate) fn run(edge: &Arc<Edge>, database: &Database, schema: u32) -> Result<
     let writing = begin(edge, database)?;
     writing.operate(|operation| {
         let tx = Tx::on(operation);
-        run_states_as_fields(&tx)?;
+        if schema < 2 {
+            run_states_as_fields(&tx)?;
+        }
+        iterations_with_checkpoints(&tx)?;
         tx.put_record(META, &mark_key(), &Mark::current())
     })?;
     writing.commit()
 }
 
-/// From schema 1 to 2: run states were JSON. One that is damaged stays as it is, to be found when it is read: the rest
-/// of the store can be opened.
+/// From schema 1 to 2: run states were JSON.
 fn run_states_as_fields(tx: &Tx<'_>) -> Result<()> {
-    let state = |key: &[u8], stored: &[u8]| {
-        decode::<RunState>(RUN_STATES, key, value::open(RUN_STATES, key, stored)?)
-    };
-    tx.raw(RUN_STATES, |entries| {
-        entries.iter().try_for_each(|(key, stored)| match state(key, stored) {
-            Ok(state) => tx.put_run_state(key, &state),
+    each(tx, RUN_STATES, |key, state: RunState| tx.put_run_state(key, &state))
+}
+
+/// From schema 2 to 3: the iteration of a checkpoint stood with the claim on it.
+fn iterations_with_checkpoints(tx: &Tx<'_>) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Head {
+        lease: Option<Lease>,
+    }
+    each(tx, CHECKPOINTS, |_, checkpoint: Checkpoint| tx.put_checkpoint(&checkpoint))?;
+    each(tx, CHECKPOINT_CLAIMS, |key, head: Head| tx.put_claim(key, head.lease.as_ref()))
+}
+
+/// Gives `put` each record of a table as older schemas have it. One that is damaged stays as it is, to be found when
+/// it is read: the rest of the store can be opened.
+fn each<T: DeserializeOwned>(tx: &Tx<'_>, table: Table, put: impl Fn(&[u8], T) -> Result<()>) -> Result<()> {
+    let read = |key: &[u8], stored: &[u8]| decode(table, key, value::open(table, key, stored)?);
+    tx.raw(table, |entries| {
+        entries.iter().try_for_each(|(key, stored)| match read(key, stored) {
+            Ok(record) => put(key, record),
             Err(Error::Corrupt { .. }) => Ok(()),
             Err(other) => Err(other),
         })

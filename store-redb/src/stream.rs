@@ -3,15 +3,15 @@
 use serde::de::DeserializeOwned;
 use store_api::budget::{ChargeKey, Charged, Ledgers};
 use store_api::{
-    AccountRecord, Agent, ChargeRecord, Checkpoint, CheckpointRecord, Counter, Definition, DefinitionRecord,
-    EngineTx, Error, Record, Result, Skill, Stored, Version,
+    AccountRecord, Agent, ChargeRecord, CheckpointRecord, Counter, Definition, DefinitionRecord, EngineTx,
+    Error, Record, Result, Skill, Stored, Version,
 };
 
 use crate::budget::account_of;
-use crate::checkpoint::Head;
+use crate::checkpoint;
 use crate::keys::{self, Fields, Span};
 use crate::tables::{
-    ACCOUNTS, CHARGES, CHECKPOINT_HEADS, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, Table, VERSIONS,
+    ACCOUNTS, CHARGES, CHECKPOINT_CLAIMS, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, Table, VERSIONS,
 };
 use crate::tx::{Tx, decode};
 use crate::value;
@@ -66,9 +66,9 @@ impl Tx<'_> {
     }
 
     fn export_checkpoints(&self, sink: &mut Sink<'_>) -> Result<()> {
-        self.every(CHECKPOINTS, Span::all(), keyed(CHECKPOINTS), |(key, checkpoint)| {
-            let checkpoint: Checkpoint = checkpoint;
-            let Head { lease, .. } = self.expected(CHECKPOINT_HEADS, &key)?;
+        let read = |key: &[u8], body: &[u8]| Ok((key.to_vec(), checkpoint::read(key, body)?));
+        self.every(CHECKPOINTS, Span::all(), read, |(key, checkpoint)| {
+            let lease = self.expected(CHECKPOINT_CLAIMS, &key)?;
             sink(Record::Checkpoint(CheckpointRecord { checkpoint: checkpoint.into(), lease }))
         })
     }
@@ -117,7 +117,7 @@ impl EngineTx for Tx<'_> {
             Record::Charge(record) => self.put_charge(&record.account.key(), &record.key, &record.charged),
             Record::Run(run) => self.insert_run(&run),
             Record::Event(event) => self.put_event(&event),
-            Record::Checkpoint(record) => self.put_checkpoint(&record.checkpoint, record.lease),
+            Record::Checkpoint(record) => self.insert_checkpoint(&record.checkpoint, record.lease.as_ref()),
             other => Err(Error::Unsupported {
                 operation: format!("a record of the type {}", other.type_name()).into(),
             }),

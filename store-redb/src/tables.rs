@@ -45,8 +45,8 @@ pub(crate) const RUNS: Table = Table("runs");
 pub(crate) const EVENTS: Table = Table("events");
 /// Where runs stand.
 pub(crate) const CHECKPOINTS: Table = Table("checkpoints");
-/// How far each checkpoint is, and who has claimed it.
-pub(crate) const CHECKPOINT_HEADS: Table = Table("checkpoint_heads");
+/// Who has claimed each checkpoint, if anybody has.
+pub(crate) const CHECKPOINT_CLAIMS: Table = Table("checkpoint_heads");
 
 /// Index: definitions by owner and name.
 pub(crate) const NAMES: Table = Table("names");
@@ -79,7 +79,7 @@ pub(crate) const ALL: [Table; 18] = [
     RUNS,
     EVENTS,
     CHECKPOINTS,
-    CHECKPOINT_HEADS,
+    CHECKPOINT_CLAIMS,
     NAMES,
     WEBHOOKS,
     FACETS,

@@ -47,10 +47,18 @@ impl<'k> Tx<'k> {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
+        self.look(table, key, |stored| value::open(table, key, stored).and_then(read))
+    }
+
+    /// What `read` makes of a value as it stands, unchecked.
+    pub(crate) fn look<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
         let (mut read, mut found) = (Some(read), None);
-        self.kv.get(table, key, &mut |stored| {
-            found = read.take().map(|read| value::open(table, key, stored).and_then(read));
-        })?;
+        self.kv.get(table, key, &mut |stored| found = read.take().map(|read| read(stored)))?;
         found.transpose()
     }
 
@@ -73,8 +81,18 @@ impl<'k> Tx<'k> {
         self.kv.put(table, key, &value::seal(table, key, body))
     }
 
+    /// Stores the body that `write` appends.
+    pub(crate) fn put_written(
+        &self,
+        table: Table,
+        key: &[u8],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        self.kv.put(table, key, &value::seal_written(table, key, write)?)
+    }
+
     pub(crate) fn put_record<T: Serialize>(&self, table: Table, key: &[u8], record: &T) -> Result<()> {
-        self.put_body(table, key, json::encode(record)?.as_bytes())
+        self.put_written(table, key, |body| json::encode_into(body, record))
     }
 
     pub(crate) fn delete(&self, table: Table, key: &[u8]) -> Result<bool> {

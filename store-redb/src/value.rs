@@ -8,10 +8,32 @@ use crate::tables::Table;
 /// How many bytes the checksum takes.
 const HEADER: usize = size_of::<u64>();
 
-/// A value to store: the checksum over table, key and body, then the body.
+/// How many bytes a value takes that holds a number of eight.
+pub(crate) const SEALED_NUMBER: usize = HEADER + size_of::<u64>();
+
+/// A value to store: the checksum over table, key and body, then the body, which `write` appends.
+///
+/// # Errors
+/// Those of `write`.
+pub(crate) fn seal_written(
+    table: Table,
+    key: &[u8],
+    write: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+) -> Result<Vec<u8>> {
+    let mut value = vec![0; HEADER];
+    write(&mut value)?;
+    let (header, body) = value.split_at_mut(HEADER);
+    header.copy_from_slice(&sum(table, key, body));
+    Ok(value)
+}
+
+/// A value to store, of a body that is there.
 pub(crate) fn seal(table: Table, key: &[u8], body: &[u8]) -> Vec<u8> {
-    let sum = checksum(&[table.name().as_bytes(), key, body]);
-    [&sum.to_be_bytes(), body].concat()
+    [&sum(table, key, body), body].concat()
+}
+
+fn sum(table: Table, key: &[u8], body: &[u8]) -> [u8; HEADER] {
+    checksum(&[table.name().as_bytes(), key, body]).to_be_bytes()
 }
 
 /// The body of a stored value.
@@ -25,6 +47,11 @@ pub(crate) fn open<'v>(table: Table, key: &[u8], value: &'v [u8]) -> Result<&'v 
         .ok_or_else(|| Error::corrupt(what(), format!("{} bytes are no value", value.len())))?;
     verify_checksum(what, u64::from_be_bytes(*sum), &[table.name().as_bytes(), key, body])?;
     Ok(body)
+}
+
+/// The body of a stored value, unchecked: for what in it is sealed by itself.
+pub(crate) fn unchecked(value: &[u8]) -> &[u8] {
+    value.get(HEADER..).unwrap_or_default()
 }
 
 /// A table and a key, as errors name them.

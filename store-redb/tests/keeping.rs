@@ -431,22 +431,61 @@ fn files_of_every_schema_open_for_ever() {
     }
 }
 
+/// Changes what is stored under a key of a closed store.
+fn harm(path: &Path, table: &str, key: &[u8], harm: impl FnOnce(&mut Vec<u8>)) {
+    let raw = Database::open(path).unwrap();
+    let tx = raw.begin_write().unwrap();
+    {
+        let mut table = tx.open_table(TableDefinition::<&[u8], &[u8]>::new(table)).unwrap();
+        let mut stored = table.get(key).unwrap().unwrap().value().to_vec();
+        harm(&mut stored);
+        table.insert(key, stored.as_slice()).unwrap();
+    }
+    tx.commit().unwrap();
+    raw.close().unwrap();
+}
+
+/// What a save replaces without having read it: how far the run was is checked, and a state that is lost anyway is in
+/// nobody's way.
+#[test]
+fn a_save_checks_how_far_the_run_was_and_replaces_a_damaged_state() {
+    let (_directory, path) = place();
+    let run = RunId::new("r").unwrap();
+    let save = |iteration| {
+        let store = RedbStore::open(&path).unwrap();
+        let saved = store.checkpoints().save(&Checkpoint::new(run.clone(), iteration, "s".into(), at(0)));
+        Store::close(&store).unwrap();
+        saved
+    };
+    save(5).unwrap();
+    let sound = std::cell::RefCell::new(Vec::new());
+    for byte in 8..24 {
+        harm(&path, "checkpoints", b"r\0\0", |stored| {
+            stored.clone_into(&mut sound.borrow_mut());
+            stored[byte] ^= 1;
+        });
+        for iteration in [4, 9] {
+            assert_eq!(save(iteration).unwrap_err().kind(), ErrorKind::Corrupt, "byte {byte}");
+        }
+        harm(&path, "checkpoints", b"r\0\0", |stored| sound.borrow().clone_into(stored));
+    }
+    harm(&path, "checkpoints", b"r\0\0", |stored| *stored.last_mut().unwrap() ^= 1);
+    assert_eq!(save(4).unwrap_err().kind(), ErrorKind::Conflict);
+    let store = RedbStore::open(&path).unwrap();
+    assert_eq!(store.checkpoints().load(&run).unwrap_err().kind(), ErrorKind::Corrupt);
+    Store::close(&store).unwrap();
+    save(5).unwrap();
+    assert!(Store::verify(&RedbStore::open(&path).unwrap()).unwrap().is_sound());
+    harm(&path, "checkpoints", b"r\0\0", |stored| stored.truncate(20));
+    assert_eq!(save(9).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
 /// Damage stays damage: what is sound beside it can be read.
 #[test]
 fn a_damaged_run_state_keeps_no_older_file_from_being_opened() {
     let (_directory, path) = place();
     fs::copy(fixture(1), &path).unwrap();
-    let raw = Database::open(&path).unwrap();
-    let tx = raw.begin_write().unwrap();
-    {
-        let mut states = tx.open_table(TableDefinition::<&[u8], &[u8]>::new("run_states")).unwrap();
-        let key = b"\x02a\0\0".as_slice();
-        let mut stored = states.get(key).unwrap().unwrap().value().to_vec();
-        *stored.last_mut().unwrap() ^= 1;
-        states.insert(key, stored.as_slice()).unwrap();
-    }
-    tx.commit().unwrap();
-    raw.close().unwrap();
+    harm(&path, "run_states", b"\x02a\0\0", |stored| *stored.last_mut().unwrap() ^= 1);
     let store = RedbStore::open(&path).unwrap();
     let get = |id: &str| Catalog::<Agent>::get(store.agents(), &AgentId::new(id).unwrap());
     assert_eq!(get("a").unwrap_err().kind(), ErrorKind::Corrupt);
