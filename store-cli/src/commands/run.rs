@@ -223,7 +223,8 @@ impl RunVerb {
                     ("tokens", json!({ "input": tokens_in, "output": tokens_out })),
                     ("cost", amount(&cost)?),
                 ]);
-                runs(Call::new("audit.finish_run").with("id", id).with("finish", finish))
+                let call = Call::new("audit.finish_run").with("id", id).with("finish", finish);
+                Ok((call, Look::Said("recorded")))
             }
             RunVerb::Show { id } => {
                 let call = Call::new("audit.run").with("id", id.as_str());

@@ -146,7 +146,8 @@ fn runs() {
     assert_eq!(bench.json(&["run", "event", "r1", "step", "--payload", &input]), 1);
     assert_eq!(bench.text(&["run", "event", "r1", "step"]), "recorded as event 2\n");
     let finish = ["run", "finish", "r2", "failed", "--error", "no", "--tokens-in", "7", "--cost", "0.5"];
-    assert_eq!(bench.json(&finish)["status"], "failed");
+    assert_eq!(bench.text(&finish), "recorded\n");
+    assert_eq!(bench.json(&["run", "show", "r2"])["status"], "failed");
     assert_eq!(bench.json(&["run", "show", "r1"])["input"]["pages"], 3);
     assert_eq!(bench.json(&["run", "list", "--status", "failed", "--from", "-1h"])["items"][0]["id"], "r2");
     assert_eq!(bench.json(&["run", "list", "--top-level", "--caller", "ana"])["items"][0]["id"], "r1");
