@@ -5,7 +5,7 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use store_api::json::{checksum, decode, encode};
+use store_api::json::{Checksum, decode, encode};
 use store_api::{Definition, Name, PrincipalId, Schedule, Skill, SkillId, Tag, time};
 
 fn main() {
@@ -49,7 +49,8 @@ fn checked(bencher: Bencher<'_, '_>) {
 fn checksummed(bencher: Bencher<'_, '_>, bytes: usize) {
     let document = vec![b'x'; bytes];
     let sum = || {
-        checksum(&[b"definitions.doc", &[1], b"skill-00000001", &7_i64.to_le_bytes(), black_box(&document)])
+        let key = Checksum::default().and(b"definitions.doc").and(&[1]).and(b"skill-00000001");
+        key.and(&7_i64.to_le_bytes()).and(black_box(&document)).get()
     };
     bencher.counter(BytesCount::new(bytes)).bench(sum);
 }
