@@ -159,12 +159,12 @@ impl Tx<'_> {
     fn finish(&self, id: &RunId, finish: &Finish) -> Result<()> {
         let key = key(id);
         let found = self.read(RUNS, &key, |body| {
-            let finished =
-                Run::finished_document(|| value::place(RUNS, &key), value::text(RUNS, &key, body)?, finish)?;
-            Ok(finished.map(|doc| Ok::<_, Error>((doc, decode::<Started>(RUNS, &key, body)?))))
+            let doc = value::text(RUNS, &key, body)?;
+            let finished = Run::finished_document(|| value::place(RUNS, &key), doc, finish)?;
+            let Some(finished) = finished else { return Ok(None) };
+            Ok(Some((finished, decode::<Started>(RUNS, &key, body)?)))
         })?;
-        let Some(finished) = found.ok_or_else(|| not_found(id))? else { return Ok(()) };
-        let (doc, Started { started_at }) = finished?;
+        let Some((doc, Started { started_at })) = found.ok_or_else(|| not_found(id))? else { return Ok(()) };
         self.put_body(RUNS, &key, doc.as_bytes())?;
         let listed = |status| index::of_status(id, started_at, status);
         self.reindex(&[listed(RunStatus::Running)?], &[listed(finish.outcome.into())?])

@@ -23,8 +23,13 @@ fn not_found(run: &RunId) -> Error {
     Error::not_found(Entity::Checkpoint, run.as_str())
 }
 
-/// The two parts of a checkpoint's body: how far it is, sealed by itself, so that a save checks that and need not read
-/// the state; and the document.
+/// How far a checkpoint is, as it stands before the document: sealed by itself, so that a save checks it and need not
+/// read the state.
+pub(crate) fn sealed_iteration(key: &[u8], iteration: u64) -> Vec<u8> {
+    value::seal(CHECKPOINTS, key, &iteration.to_be_bytes())
+}
+
+/// The two parts of a checkpoint's body: how far it is, and the document.
 fn parts<'b>(key: &[u8], body: &'b [u8]) -> Result<(u64, &'b [u8])> {
     let short = || Error::corrupt(value::place(CHECKPOINTS, key), "is too short");
     let (sealed, doc) = body.split_first_chunk::<{ value::SEALED_NUMBER }>().ok_or_else(short)?;
@@ -54,10 +59,9 @@ impl Tx<'_> {
 
     /// Stores a checkpoint, and nothing of the claim on it.
     pub(crate) fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let (key, iteration) = (key(&checkpoint.run), checkpoint.iteration.to_be_bytes());
-        let sealed = value::seal(CHECKPOINTS, &key, &iteration);
+        let key = key(&checkpoint.run);
         self.put_written(CHECKPOINTS, &key, |body| {
-            body.extend(sealed);
+            body.extend(sealed_iteration(&key, checkpoint.iteration));
             json::encode_into(body, checkpoint)
         })
     }
@@ -97,8 +101,9 @@ impl CheckpointStore for Tx<'_> {
     fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         checkpoint.validate()?;
         let key = key(&checkpoint.run);
-        let iteration = |stored: &[u8]| parts(&key, value::unchecked(stored)).map(|(iteration, _)| iteration);
+        let iteration = |stored: &[u8]| parts(&key, value::split(stored).1).map(|(iteration, _)| iteration);
         match self.look(CHECKPOINTS, &key, iteration)? {
+            None if self.has(CHECKPOINT_CLAIMS, &key)? => Err(missing(CHECKPOINTS, &key)),
             None => self.insert_checkpoint(checkpoint, None),
             Some(stored) => {
                 checkpoint.may_replace(stored)?;
@@ -113,9 +118,8 @@ impl CheckpointStore for Tx<'_> {
     }
 
     fn delete(&self, run: &RunId) -> Result<()> {
-        if !Tx::delete(self, CHECKPOINTS, &key(run))? {
-            return Err(not_found(run));
-        }
+        self.claim_on(run)?;
+        Tx::delete(self, CHECKPOINTS, &key(run))?;
         Tx::delete(self, CHECKPOINT_CLAIMS, &key(run)).map(drop)
     }
 

@@ -49,9 +49,9 @@ pub(crate) fn open<'v>(table: Table, key: &[u8], value: &'v [u8]) -> Result<&'v 
     Ok(body)
 }
 
-/// The body of a stored value, unchecked: for what in it is sealed by itself.
-pub(crate) fn unchecked(value: &[u8]) -> &[u8] {
-    value.get(HEADER..).unwrap_or_default()
+/// The checksum and the body of a stored value, unchecked: for what in the body is sealed by itself.
+pub(crate) fn split(value: &[u8]) -> (&[u8], &[u8]) {
+    value.split_at(HEADER.min(value.len()))
 }
 
 /// A table and a key, as errors name them.

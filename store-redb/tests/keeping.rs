@@ -458,18 +458,15 @@ fn a_save_checks_how_far_the_run_was_and_replaces_a_damaged_state() {
         saved
     };
     save(5).unwrap();
-    let sound = std::cell::RefCell::new(Vec::new());
+    let flip = |byte: usize| harm(&path, "checkpoints", b"r\0\0", |stored| stored[byte] ^= 1);
     for byte in 8..24 {
-        harm(&path, "checkpoints", b"r\0\0", |stored| {
-            stored.clone_into(&mut sound.borrow_mut());
-            stored[byte] ^= 1;
-        });
+        flip(byte);
         for iteration in [4, 9] {
             assert_eq!(save(iteration).unwrap_err().kind(), ErrorKind::Corrupt, "byte {byte}");
         }
-        harm(&path, "checkpoints", b"r\0\0", |stored| sound.borrow().clone_into(stored));
+        flip(byte);
     }
-    harm(&path, "checkpoints", b"r\0\0", |stored| *stored.last_mut().unwrap() ^= 1);
+    flip(30);
     assert_eq!(save(4).unwrap_err().kind(), ErrorKind::Conflict);
     let store = RedbStore::open(&path).unwrap();
     assert_eq!(store.checkpoints().load(&run).unwrap_err().kind(), ErrorKind::Corrupt);
@@ -492,13 +489,46 @@ fn a_damaged_run_state_keeps_no_older_file_from_being_opened() {
     assert!(get("b").unwrap().unwrap().doc.schedule.is_some());
 }
 
+/// Of a checkpoint that is damaged, what an older version made of it goes on: a state that is lost is in nobody's way, and
+/// how far the run was is not forgotten.
+#[test]
+fn a_damaged_checkpoint_of_an_older_file_stays_as_damaged_as_it_was() {
+    let (_directory, path) = place();
+    fs::copy(fixture(2), &path).unwrap();
+    let flip_last = |stored: &mut Vec<u8>| *stored.last_mut().unwrap() ^= 1;
+    harm(&path, "checkpoints", b"run 0\0\0", flip_last);
+    harm(&path, "checkpoint_heads", b"run 1\0\0", flip_last);
+    for table in ["checkpoints", "checkpoint_heads"] {
+        harm(&path, table, b"run 2\0\0", flip_last);
+    }
+    let store = RedbStore::open(&path).unwrap();
+    let checkpoints = store.checkpoints();
+    let run = |number: u8| RunId::new(format!("run {number}")).unwrap();
+    let save = |number, iteration| {
+        let saved = checkpoints.save(&Checkpoint::new(run(number), iteration, "anew".into(), at(80)));
+        saved.map_err(|error| error.kind())
+    };
+    assert_eq!(checkpoints.load(&run(0)).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!((save(0, 0), save(0, 2)), (Err(ErrorKind::Conflict), Ok(())));
+    assert!(checkpoints.load(&run(1)).unwrap().is_some());
+    assert_eq!(checkpoints.interrupted(&PageRequest::default()).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!((save(1, 0), save(1, 2)), (Err(ErrorKind::Conflict), Ok(())));
+    assert_eq!((save(2, 0), save(2, 2)), (Err(ErrorKind::Corrupt), Err(ErrorKind::Corrupt)));
+    let problems = format!("{:?}", Store::verify(&store).unwrap().problems);
+    let has = |run: &str| problems.contains(run);
+    assert_eq!((has("run 0"), has("run 1"), has("run 2")), (false, true, true), "{problems}");
+}
+
 /// A flush failed while an older version had the file.
 #[test]
 fn a_file_of_an_older_schema_is_recovered_too() {
     let (_directory, path) = place();
-    fs::copy(fixture(1), &path).unwrap();
-    mark(&path, "a flush failed").unwrap();
-    let store = RedbStore::open(&path).unwrap();
-    assert!(Store::verify(&store).unwrap().is_sound());
-    assert!(!is_marked(&path).unwrap());
+    for schema in [1, 2] {
+        fs::copy(fixture(schema), &path).unwrap();
+        mark(&path, "a flush failed").unwrap();
+        let store = RedbStore::open(&path).unwrap();
+        assert!(Store::verify(&store).unwrap().is_sound());
+        assert!(!is_marked(&path).unwrap());
+        Store::close(&store).unwrap();
+    }
 }

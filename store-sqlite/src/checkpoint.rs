@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::functions::FunctionFlags;
-use rusqlite::types::ValueRef;
+use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Row, params};
 use store_api::json;
 use store_api::{
@@ -65,29 +64,26 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// Gives SQL the checksum of the head of a checkpoint that nobody has claimed; nothing for what is no head.
-pub(crate) fn define_unclaimed_head_sum(connection: &Connection) -> rusqlite::Result<()> {
+/// Gives SQL the checksum of a head of these values: run, iteration, worker, until when, token. Nothing when they are
+/// none of a head.
+pub(crate) fn define_head_sum(connection: &Connection) -> rusqlite::Result<()> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    connection.create_scalar_function("unclaimed_head_sum", 2, flags, |of| {
-        let (ValueRef::Text(run), ValueRef::Integer(iteration)) = (of.get_raw(0), of.get_raw(1)) else {
-            return Ok(None);
-        };
-        let run = std::str::from_utf8(run)?;
-        Ok(Some(sums::checkpoint_head(run, iteration, &LeaseColumns::default())))
-    })
+    connection.create_scalar_function("checkpoint_head_sum", 5, flags, |of| Ok(head_sum(of)))
+}
+
+fn head_sum(of: &Context<'_>) -> Option<i64> {
+    let text = |index| of.get_raw(index).as_str_or_null().ok();
+    let number = |index| of.get_raw(index).as_i64_or_null().ok();
+    let lease = LeaseColumns { worker: text(2)?, until: number(3)?, token: number(4)? };
+    Some(sums::checkpoint_head(text(0)??, number(1)??, &lease))
 }
 
 impl Tx<'_> {
     fn head(&self, run: &RunId) -> Result<Option<Head>> {
-        Ok(self.placed_head(run)?.map(|(_, head)| head))
-    }
-
-    /// The head of a run's checkpoint, and the number of its row.
-    fn placed_head(&self, run: &RunId) -> Result<Option<(i64, Head)>> {
-        let sql = "SELECT rowid, iteration, lease_worker, lease_until, lease_token, head_sum FROM checkpoints \
+        let sql = "SELECT run, iteration, lease_worker, lease_until, lease_token, head_sum FROM checkpoints \
                    WHERE run = ?1";
-        self.first(sql, [run.as_str()], |row| Ok((column(row, 0)?, read_head(run.as_str(), row)?)))
+        self.first(sql, [run.as_str()], |row| read_head(run.as_str(), row))
     }
 
     fn set_lease(&self, run: &RunId, iteration: i64, lease: Option<&Lease>) -> Result<()> {
@@ -120,37 +116,32 @@ impl Tx<'_> {
     }
 
     /// Stores a checkpoint in place of the run's last one, if it has one, whose lease stays.
+    ///
+    /// The head of that one is checked where it stands, so that most saves are one statement; only one that changes
+    /// nothing asks why.
     pub(crate) fn put_checkpoint(&self, draft: &Draft<'_>) -> Result<()> {
-        if self.replace_unclaimed(draft)? {
+        let sql = "UPDATE checkpoints SET iteration = ?2, doc_sum = ?3, doc = ?4, \
+                     head_sum = checkpoint_head_sum(?1, ?2, lease_worker, lease_until, lease_token) \
+                   WHERE run = ?1 AND iteration <= ?2 AND \
+                     head_sum = checkpoint_head_sum(?1, iteration, lease_worker, lease_until, lease_token)";
+        let params = params![draft.run(), draft.iteration(), draft.doc_sum, draft.doc];
+        if self.execute(sql, params)? > 0 {
             return Ok(());
         }
-        let Some((place, stored)) = self.placed_head(&draft.checkpoint.run)? else {
+        let Some(stored) = self.head(&draft.checkpoint.run)? else {
             return self.insert_checkpoint(draft, None);
         };
         draft.checkpoint.may_replace(stored.iteration.cast_unsigned())?;
-        let head_sum = draft.head_sum(&LeaseColumns::of(stored.lease.as_ref())?);
-        let sql =
-            "UPDATE checkpoints SET iteration = ?2, head_sum = ?3, doc_sum = ?4, doc = ?5 WHERE rowid = ?1";
-        let params = params![place, draft.iteration(), head_sum, draft.doc_sum, draft.doc];
-        self.change_one(|| key(draft.run()), sql, params)
-    }
-
-    /// Stores a checkpoint in place of the run's last one, when it has one that nobody has claimed and that is not
-    /// further: what most saves are, in one statement. The head is checked where it stands.
-    fn replace_unclaimed(&self, draft: &Draft<'_>) -> Result<bool> {
-        let sql = "UPDATE checkpoints SET iteration = ?2, head_sum = ?3, doc_sum = ?4, doc = ?5 \
-                   WHERE run = ?1 AND iteration <= ?2 AND head_sum = unclaimed_head_sum(?1, iteration)";
-        let head_sum = draft.head_sum(&LeaseColumns::default());
-        let params = params![draft.run(), draft.iteration(), head_sum, draft.doc_sum, draft.doc];
-        Ok(self.execute(sql, params)? > 0)
+        Err(Error::corrupt(key(draft.run()), "no index leads to it any more"))
     }
 
     /// Stores a checkpoint of a run that has none.
     pub(crate) fn insert_checkpoint(&self, draft: &Draft<'_>, lease: Option<&Lease>) -> Result<()> {
         let (run, iteration, lease) = (draft.run(), draft.iteration(), LeaseColumns::of(lease)?);
+        let head_sum = sums::checkpoint_head(run, iteration, &lease);
         let sql = "INSERT INTO checkpoints (run, iteration, lease_worker, lease_until, lease_token, head_sum, \
                      doc_sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let (head_sum, doc_sum, doc) = (draft.head_sum(&lease), draft.doc_sum, &draft.doc);
+        let (doc_sum, doc) = (draft.doc_sum, &draft.doc);
         let params = params![run, iteration, lease.worker, lease.until, lease.token, head_sum, doc_sum, doc];
         self.execute(sql, params).map(drop)
     }
@@ -187,10 +178,6 @@ impl<'a> Draft<'a> {
 
     fn iteration(&self) -> i64 {
         self.checkpoint.iteration.cast_signed()
-    }
-
-    fn head_sum(&self, lease: &LeaseColumns<'_>) -> i64 {
-        sums::checkpoint_head(self.run(), self.iteration(), lease)
     }
 }
 
@@ -309,8 +296,10 @@ mod tests {
         for (id, damaged, sound) in [
             ("far", "iteration = 3", "iteration = 5"),
             ("far", "head_sum = head_sum + 1", "head_sum = head_sum - 1"),
+            ("far", "lease_token = 0", "lease_token = NULL"),
             ("held", "iteration = 3", "iteration = 5"),
             ("held", "lease_token = NULL", "lease_token = 1"),
+            ("held", "lease_until = lease_until + 1", "lease_until = lease_until - 1"),
         ] {
             set(id, damaged);
             assert_eq!(save(id, 4).unwrap_err().kind(), ErrorKind::Corrupt, "{damaged}");
@@ -320,6 +309,8 @@ mod tests {
         }
         save("far", 6).unwrap();
         save("held", 6).unwrap();
+        let held = store.checkpoints().interrupted(&PageRequest::default()).unwrap();
+        assert_eq!(held.items.iter().map(|one| one.lease.is_some()).collect::<Vec<_>>(), [false, true]);
         assert!(Store::verify(&store).unwrap().is_sound());
     }
 }

@@ -72,8 +72,7 @@ pub(crate) fn open_writer(
     keep_log(&connection, false)?;
     retry_while_busy(timeout, || migrations::run(&connection, timeout))?;
     retry_while_busy(timeout, || switch_to_wal(&connection))?;
-    checkpoint::define_unclaimed_head_sum(&connection)
-        .map_err(|e| error::sqlite("setting up a connection", e))?;
+    checkpoint::define_head_sum(&connection).map_err(|e| error::sqlite("setting up a connection", e))?;
     Ok(Some(connection))
 }
 

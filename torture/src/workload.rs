@@ -77,7 +77,7 @@ impl Call {
             }
             Call::Start(run) => seams.audit().start_run(run).map(drop),
             Call::Event(run, event) => seams.audit().append_event(run, event).map(drop),
-            Call::Finish(run, finish) => seams.audit().finish_run(run, finish).map(drop),
+            Call::Finish(run, finish) => seams.audit().finish_run(run, finish),
             Call::Checkpoint(checkpoint) => seams.checkpoints().save(checkpoint),
             Call::Forget(run) => seams.checkpoints().delete(run),
             Call::Purge(second) => seams.audit().purge_before(at(*second), false).map(drop),

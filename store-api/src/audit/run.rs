@@ -298,7 +298,8 @@ impl Run {
     /// byte for byte, and is not read. `None` when it was finished so before.
     ///
     /// # Errors
-    /// As [`Run::finished`]; `Corrupt` naming `what` when `doc` is none of a run.
+    /// As [`Run::finished`]; `Corrupt` naming `what` when `doc` has to be read, because the run has ended or because it
+    /// is spelled otherwise than here, and is none of a run.
     pub fn finished_document(
         what: impl FnOnce() -> String,
         doc: &str,

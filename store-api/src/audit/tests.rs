@@ -86,6 +86,10 @@ fn a_document_is_finished_without_being_read() {
         let finished = run.finished(&finish).unwrap().unwrap();
         let made = Run::finished_document(what, &json::encode(&run).unwrap(), &finish).unwrap().unwrap();
         assert_eq!(made, json::encode(&finished).unwrap());
+        assert!(
+            json::encode(&run).unwrap().starts_with(r#"{"status":"running","#),
+            "else each would be read"
+        );
         // Once it has ended, or when somebody else wrote it, it is read.
         assert_eq!(Run::finished_document(what, &made, &finish).unwrap(), None);
         let otherwise = Finish { error: None, ..finish.clone() };

@@ -302,7 +302,7 @@ impl Host {
             let purge = tx.audit().purge_before(end - TimeDelta::days(3), true)?;
             let mut finish = Finish::new(RunOutcome::Succeeded, end);
             finish.output = json!({"abandoned": abandoned.len(), "purge": value(&purge)?});
-            tx.audit().finish_run(&id, &finish).map(drop)
+            tx.audit().finish_run(&id, &finish)
         })
     }
 }
