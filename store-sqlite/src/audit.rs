@@ -194,15 +194,15 @@ impl Tx<'_> {
 
     /// Finishes a run; what was recorded at its start never changes.
     fn finish(&self, id: &RunId, finish: &Finish) -> Result<()> {
-        let (id, what) = (id.as_str(), || key(id.as_str()));
+        let what = || key(id.as_str());
         let sql = "SELECT rowid, sum, doc FROM runs WHERE id = ?1";
-        let found = self.first(sql, [id], |row| {
-            let finished = Run::finished_document(what, run_document(id, row)?, finish)?;
+        let found = self.first(sql, [id.as_str()], |row| {
+            let finished = Run::finished_document(what, run_document(id.as_str(), row)?, finish)?;
             Ok((column::<i64>(row, 0)?, finished))
         })?;
-        let (place, finished) = found.ok_or_else(|| Error::not_found(Entity::Run, id))?;
+        let (place, finished) = found.ok_or_else(|| not_found(id))?;
         let Some(doc) = finished else { return Ok(()) };
-        let (status, sum) = (RunStatus::from(finish.outcome).as_str(), sums::run(id, &doc));
+        let (status, sum) = (RunStatus::from(finish.outcome).as_str(), sums::run(id.as_str(), &doc));
         let finished_at = time::nanos("finished_at", finish.finished_at)?;
         let sql = "UPDATE runs SET status = ?2, finished_at = ?3, sum = ?4, doc = ?5 WHERE rowid = ?1";
         self.change_one(what, sql, params![place, status, finished_at, sum, doc])

@@ -13,7 +13,7 @@ use store_api::{
 };
 
 use crate::sums::{self, LeaseColumns};
-use crate::tx::{Onward, Tx, column, document, optional_text, text};
+use crate::tx::{Onward, Tx, column, document, no_longer_found, optional_text, text};
 
 fn key(run: &str) -> String {
     format!("checkpoints/{run}")
@@ -132,7 +132,7 @@ impl Tx<'_> {
             return self.insert_checkpoint(draft, None);
         };
         draft.checkpoint.may_replace(stored.iteration.cast_unsigned())?;
-        Err(Error::corrupt(key(draft.run()), "no index leads to it any more"))
+        Err(no_longer_found(key(draft.run())))
     }
 
     /// Stores a checkpoint of a run that has none.

@@ -147,7 +147,7 @@ impl<'c> Tx<'c> {
     ) -> Result<()> {
         match self.execute(sql, params)? {
             1 => Ok(()),
-            _ => Err(Error::corrupt(what(), "no index leads to it any more")),
+            _ => Err(no_longer_found(what())),
         }
     }
 
@@ -269,6 +269,11 @@ impl<'c> Tx<'c> {
         self.set_counter(next)?;
         Ok(next)
     }
+}
+
+/// What was read, and what no statement that is to change it finds.
+pub(crate) fn no_longer_found(what: String) -> Error {
+    Error::corrupt(what, "no index leads to it any more")
 }
 
 /// Starts a query.
