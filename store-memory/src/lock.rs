@@ -56,7 +56,7 @@ impl<T> DividedLock<T> {
 
     /// Drops the value: from now on the lock is closed.
     pub(crate) fn close(&self) -> Result<()> {
-        self.lock_all()?.iter_mut().for_each(|shard| **shard = None);
+        self.lock_all()?.0.iter_mut().for_each(|shard| **shard = None);
         Ok(())
     }
 
@@ -64,13 +64,13 @@ impl<T> DividedLock<T> {
     fn lock_all(&self) -> Result<AllLocked<'_, T>> {
         // The clock is asked only by who has to wait: asking costs as much as a lock.
         let mut start = None;
-        let mut locked = AllLocked::new();
+        let mut locked = AllLocked(ArrayVec::new());
         for Shard(shard) in &self.shards {
             let guard = shard.try_write().or_else(|| {
                 let waited = start.get_or_insert_with(Instant::now).elapsed();
                 shard.try_write_for(self.wait.saturating_sub(waited))
             });
-            locked.push(guard.ok_or_else(|| self.busy())?);
+            locked.0.push(guard.ok_or_else(|| self.busy())?);
         }
         Ok(locked)
     }
@@ -80,7 +80,15 @@ impl<T> DividedLock<T> {
     }
 }
 
-type AllLocked<'a, T> = ArrayVec<RwLockWriteGuard<'a, Option<Arc<T>>>, SHARDS>;
+/// The shards, locked. They are unlocked in the reverse order: who waits for all of them waits at the first, and is woken
+/// when it finds the others free.
+struct AllLocked<'a, T>(ArrayVec<RwLockWriteGuard<'a, Option<Arc<T>>>, SHARDS>);
+
+impl<T> Drop for AllLocked<'_, T> {
+    fn drop(&mut self) {
+        while self.0.pop().is_some() {}
+    }
+}
 
 /// The only reference to the value, while all shards are locked and empty. Gives it back to them when it is dropped.
 ///
@@ -93,7 +101,7 @@ struct Alone<'a, T> {
 
 impl<'a, T> Alone<'a, T> {
     fn among(mut shards: AllLocked<'a, T>) -> Result<Self> {
-        let last = shards.iter_mut().filter_map(|shard| shard.take()).last();
+        let last = shards.0.iter_mut().filter_map(|shard| shard.take()).last();
         let value = last.ok_or(Error::Closed)?;
         Ok(Alone { value, shards })
     }
@@ -101,7 +109,7 @@ impl<'a, T> Alone<'a, T> {
 
 impl<T> Drop for Alone<'_, T> {
     fn drop(&mut self) {
-        for shard in &mut self.shards {
+        for shard in &mut self.shards.0 {
             **shard = Some(Arc::clone(&self.value));
         }
     }
