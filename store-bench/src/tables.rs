@@ -1,5 +1,6 @@
 //! The tables of PERFORMANCE.md, made from saved lines, so that no figure in it is typed by hand.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
@@ -70,24 +71,50 @@ fn at_once(line: &Line) -> Option<usize> {
     line.case.strip_prefix(APPEND)?.strip_prefix('-')?.parse().ok()
 }
 
-/// Reads saved lines. Of lines about the same the last one counts.
+/// The lines that one measurement of something gave, ours and what it is compared with.
+type Measurement = Vec<Line>;
+
+/// Reads saved lines. Of several measurements of one thing the one whose ratio is in the middle counts, or the last one
+/// where there is no ratio.
 pub(crate) fn read(file: &Path) -> Result<Vec<Line>> {
-    let mut lines: Vec<Line> = Vec::new();
+    let mut things: Vec<Vec<Measurement>> = Vec::new();
     for text in std::fs::read_to_string(file)?.lines().filter(|text| !text.trim().is_empty()) {
         let mut line: Line = serde_json::from_str(text)?;
         line.judge();
-        match lines.iter_mut().find(|other| is_about_the_same(other, &line)) {
-            Some(other) => *other = line,
-            None => lines.push(line),
-        }
+        add(&mut things, line);
     }
-    Ok(lines)
+    Ok(things.into_iter().filter_map(middle).flatten().collect())
 }
 
-fn is_about_the_same(one: &Line, other: &Line) -> bool {
+fn add(things: &mut Vec<Vec<Measurement>>, line: Line) {
+    let is_of_it =
+        |thing: &&mut Vec<Measurement>| thing.iter().flatten().any(|other| is_of_one(other, &line));
+    let Some(thing) = things.iter_mut().find(is_of_it) else {
+        things.push(vec![vec![line]]);
+        return;
+    };
+    match thing.last_mut() {
+        Some(last) if last.iter().all(|other| other.subject != line.subject) => last.push(line),
+        _ => thing.push(vec![line]),
+    }
+}
+
+fn middle(mut measurements: Vec<Measurement>) -> Option<Measurement> {
+    let ratio = |measurement: &Measurement| measurement.iter().find_map(|line| line.ratio);
+    if measurements.iter().any(|measurement| ratio(measurement).is_none()) {
+        return measurements.pop();
+    }
+    measurements.sort_by(|one, other| ratio(one).partial_cmp(&ratio(other)).unwrap_or(Ordering::Equal));
+    let middle = measurements.len() / 2;
+    measurements.into_iter().nth(middle)
+}
+
+/// Whether two lines are about one thing: ours and bare are compared there, each peer is a thing of its own.
+fn is_of_one(one: &Line, other: &Line) -> bool {
     let what = |line: &Line| (line.clients, line.delay_flush_us, line.size);
-    (&one.case, &one.engine, &one.subject) == (&other.case, &other.engine, &other.subject)
+    (&one.case, &one.engine) == (&other.case, &other.engine)
         && what(one) == what(other)
+        && (one.subject == other.subject || is_own(one) && is_own(other))
 }
 
 /// All tables that the lines have something for, by name.
@@ -137,10 +164,7 @@ fn compared(lines: &[&Line]) -> Result<String> {
          | target |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|\n",
     );
     for ours in lines.iter().filter(|line| line.subject == "ours") {
-        let bare = lines.iter().find(|line| {
-            line.subject == "bare"
-                && is_about_the_same(line, &Line { subject: "bare".into(), ..(**ours).clone() })
-        });
+        let bare = lines.iter().find(|line| line.subject == "bare" && is_of_one(line, ours));
         let Line { case, engine, clients, .. } = ours;
         let per_second = |line: Option<&Line>| line.map(|l| number(l.ops_per_second)).unwrap_or_default();
         let both = |of: fn(&Line) -> f64| {
@@ -331,6 +355,27 @@ mod tests {
         assert_eq!(filled.matches("old").count(), 1, "what has no table stays: {filled}");
         assert_eq!(put_into(&filled, &tables).unwrap(), filled, "twice is once");
         assert!(put_into("no place", &tables).is_err());
+    }
+
+    #[test]
+    fn of_several_measurements_the_middle_one_counts_with_what_it_is_compared_with() {
+        let measured = |ratio, ops_per_second| {
+            let ours = Line { ratio: Some(ratio), ops_per_second, ..line("mark", "ours") };
+            [ours, Line { ops_per_second, ..line("mark", "bare") }]
+        };
+        let mut things = Vec::new();
+        let lines = [measured(0.9, 1.0), measured(1.1, 2.0), measured(1.0, 3.0)].into_iter().flatten();
+        lines.for_each(|line| add(&mut things, line));
+        add(&mut things, Line { size: Some(7), ..line("mark", "ours") });
+        add(&mut things, Line { size: Some(7), ops_per_second: 5.0, ..line("mark", "ours") });
+        add(&mut things, Line { ratio: Some(0.5), ..line("mark", "peer") });
+        let counting: Vec<_> = things.into_iter().filter_map(middle).flatten().collect();
+        let of = |line: &Line| (line.subject.clone(), line.ops_per_second);
+        let expected = [("ours", 3.0), ("bare", 3.0), ("ours", 5.0), ("peer", 1_234.5)];
+        assert_eq!(
+            counting.iter().map(of).collect::<Vec<_>>(),
+            expected.map(|(subject, ops)| (subject.to_owned(), ops))
+        );
     }
 
     #[test]
