@@ -74,8 +74,8 @@ fn at_once(line: &Line) -> Option<usize> {
 /// The lines that one measurement of something gave, ours and what it is compared with.
 type Measurement = Vec<Line>;
 
-/// Reads saved lines. Of several measurements of one thing the one whose ratio is in the middle counts, or the last one
-/// where there is no ratio.
+/// Reads saved lines. Of several measurements of one thing the one whose ratio is in the middle counts, of two the lower
+/// one; where there is no ratio, the last one.
 pub(crate) fn read(file: &Path) -> Result<Vec<Line>> {
     let mut things: Vec<Vec<Measurement>> = Vec::new();
     for text in std::fs::read_to_string(file)?.lines().filter(|text| !text.trim().is_empty()) {
@@ -105,7 +105,7 @@ fn middle(mut measurements: Vec<Measurement>) -> Option<Measurement> {
         return measurements.pop();
     }
     measurements.sort_by(|one, other| ratio(one).partial_cmp(&ratio(other)).unwrap_or(Ordering::Equal));
-    let middle = measurements.len() / 2;
+    let middle = measurements.len().saturating_sub(1) / 2;
     measurements.into_iter().nth(middle)
 }
 
@@ -364,7 +364,9 @@ mod tests {
             [ours, Line { ops_per_second, ..line("mark", "bare") }]
         };
         let mut things = Vec::new();
-        let lines = [measured(0.9, 1.0), measured(1.1, 2.0), measured(1.0, 3.0)].into_iter().flatten();
+        let lines = [measured(0.9, 1.0), measured(1.2, 2.0), measured(1.0, 3.0), measured(1.1, 4.0)]
+            .into_iter()
+            .flatten();
         lines.for_each(|line| add(&mut things, line));
         add(&mut things, Line { size: Some(7), ..line("mark", "ours") });
         add(&mut things, Line { size: Some(7), ops_per_second: 5.0, ..line("mark", "ours") });
