@@ -101,12 +101,11 @@ fn add(things: &mut Vec<Vec<Measurement>>, line: Line) {
 
 fn middle(mut measurements: Vec<Measurement>) -> Option<Measurement> {
     let ratio = |measurement: &Measurement| measurement.iter().find_map(|line| line.ratio);
-    if measurements.iter().any(|measurement| ratio(measurement).is_none()) {
-        return measurements.pop();
+    if measurements.iter().all(|measurement| ratio(measurement).is_some()) {
+        measurements.sort_by(|one, other| ratio(one).partial_cmp(&ratio(other)).unwrap_or(Ordering::Equal));
+        measurements.truncate(measurements.len().div_ceil(2));
     }
-    measurements.sort_by(|one, other| ratio(one).partial_cmp(&ratio(other)).unwrap_or(Ordering::Equal));
-    let middle = measurements.len().saturating_sub(1) / 2;
-    measurements.into_iter().nth(middle)
+    measurements.pop()
 }
 
 /// Whether two lines are about one thing: ours and bare are compared there, each peer is a thing of its own.

@@ -6,10 +6,10 @@
 //! the way. A thread beside a lone writer would only cost it time.
 //!
 //! A log that is begun anew is written over, which costs a disk less than one that grows; so it is never cut while
-//! the store is at work, and longer ones are no faster. Only a writer can see to it that the next one begins it anew, so
-//! the thread leaves that, and what was written meanwhile, to the next writer that comes. Leaves it the flush of the
-//! database too, because SQLite flushes it when all of the log was copied: many writers, who all wait for that, have it
-//! done more often, and less of it at a time.
+//! the store is at work. Only a writer can see to it that the next one begins it anew, so the thread leaves that, and
+//! what was written meanwhile, to the next writer that comes. Leaves it the flush of the database too, because SQLite
+//! flushes it when all of the log was copied: many writers, who all wait for that, have it done more often, and less of
+//! it at a time; not too often, because to begin a log anew costs flushes of its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
