@@ -56,11 +56,11 @@ struct RunArgs {
     /// How many clients at once, where they read.
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     readers: Vec<usize>,
-    /// How many rounds, ours and bare in turn in each.
-    #[arg(long, default_value_t = 5)]
+    /// How many rounds, ours and bare in turn in each; small stores are made anew for each.
+    #[arg(long, default_value_t = 13)]
     rounds: usize,
     /// How long each of the two takes in a round.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.4)]
     seconds: f64,
     /// How large the large stores are, in records.
     #[arg(long, default_value = "1e6", value_parser = size)]

@@ -136,7 +136,9 @@ pub(crate) fn flush_us(directory: &Path, delay: Option<Delay>) -> Result<f64> {
     let times = (0..200).map(|_| {
         let start = Instant::now();
         file.write_all_at(&[1; 4096], 0)?;
-        std::thread::sleep(delay.map_or(Duration::ZERO, |delay| delay.0));
+        if let Some(delay) = delay {
+            delay.wait();
+        }
         file.sync_all()?;
         Ok(start.elapsed().as_secs_f64() * 1e6)
     });

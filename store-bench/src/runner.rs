@@ -7,7 +7,7 @@ use std::time::Duration;
 use fault_disk::{Delay, sqlite::Mount};
 use tempfile::TempDir;
 
-use crate::cases::{Case, Clients, Effect, Loop, Make, Method, Seat, prepared};
+use crate::cases::{Case, Clients, Loop, Make, Method, Needs, Seat, prepared};
 use crate::engine::{self, Engine, Who};
 use crate::measure::{self, Plan, Tally};
 use crate::population::Population;
@@ -53,7 +53,7 @@ impl Place {
     }
 }
 
-/// One subject, its data, and what was measured of it.
+/// One subject and its data.
 pub(crate) struct Side {
     pub(crate) who: Who,
     pub(crate) subject: Box<dyn Subject>,
@@ -62,8 +62,12 @@ pub(crate) struct Side {
     next: AtomicU64,
     /// Up to which number there is a run to use up.
     prepared: u64,
-    pub(crate) rounds: Vec<Tally>,
+    /// How many operations a second it did when it was last measured.
+    rate: f64,
 }
+
+/// How long a turn of one client is.
+const TURN: Duration = Duration::from_millis(25);
 
 /// How many runs are prepared in one transaction.
 const CHUNK: u64 = 1_000;
@@ -79,18 +83,17 @@ impl Side {
     ) -> Result<Self> {
         let subject = engine.open(who, at, delay)?;
         population.load_into(&*subject)?;
-        Ok(Side { who, subject, population, next: AtomicU64::new(0), prepared: 0, rounds: Vec::new() })
+        Ok(Side { who, subject, population, next: AtomicU64::new(0), prepared: 0, rate: 0.0 })
     }
 
     /// Measures once.
-    pub(crate) fn measure(&mut self, plan: &Plan, make: Make) -> Result<Tally> {
-        self.next.fetch_max(self.prepared, Ordering::Relaxed);
+    pub(crate) fn measure(&self, plan: &Plan, make: Make) -> Result<Tally> {
         measure::run(plan, &self.next, &|client| make(self.seat(client)))
     }
 
     /// Measures once, while readers do something else without a pause.
     pub(crate) fn measure_beside(
-        &mut self,
+        &self,
         plan: &Plan,
         make: Make,
         readers: usize,
@@ -105,6 +108,19 @@ impl Side {
         Seat { subject: &*self.subject, population: self.population, client }
     }
 
+    /// Measures what a case does, once.
+    fn measure_case(&mut self, plan: &Plan, method: &Loop) -> Result<Tally> {
+        let tally = match method.needs {
+            Needs::Nothing => self.measure(plan, method.make)?,
+            Needs::ARun => {
+                let count = (2.0 * self.rate * plan.length.as_secs_f64()) as u64;
+                self.measure_using_up(plan, method.make, count.max(CHUNK))?
+            }
+        };
+        self.rate = tally.ops_per_second();
+        Ok(tally)
+    }
+
     /// Measures an operation that uses up runs, for as long as there are any of about `count`.
     fn measure_using_up(&mut self, plan: &Plan, make: Make, count: u64) -> Result<Tally> {
         let first = self.prepared;
@@ -115,15 +131,16 @@ impl Side {
             self.prepared = from + CHUNK;
         }
         self.next.store(first, Ordering::Relaxed);
-        measure::run(&Plan { end: self.prepared, ..*plan }, &self.next, &|client| make(self.seat(client)))
+        // The first one does not count: it may have to tidy up after so much was prepared.
+        self.measure(&Plan { clients: 1, batch: 1, end: first + 1, ..*plan }, make)?;
+        self.next.store(first + 1, Ordering::Relaxed);
+        self.measure(&Plan { end: self.prepared, ..*plan }, make)
     }
 }
 
 /// Both subjects on the same data.
 pub(crate) struct Stage {
     sides: [Side; 2],
-    population: Population,
-    is_used: bool,
     _place: Place,
 }
 
@@ -131,65 +148,97 @@ impl Stage {
     pub(crate) fn set(engine: Engine, population: Population, config: &Config) -> Result<Self> {
         let place = config.place()?;
         let side = |who| Side::fill(engine, who, population, place.path(), config.delay);
-        Ok(Stage { sides: [side(Who::Ours)?, side(Who::Bare)?], population, is_used: false, _place: place })
+        Ok(Stage { sides: [side(Who::Ours)?, side(Who::Bare)?], _place: place })
     }
 
-    pub(crate) fn sides(&mut self) -> &mut [Side; 2] {
-        &mut self.sides
+    pub(crate) fn sides(&self) -> &[Side; 2] {
+        &self.sides
+    }
+
+    /// Measures both in many short turns, after a time that opens connections and warms caches. A shared machine is
+    /// now fast and now slow, for a second or a minute, so neither is measured long before the other.
+    fn round(&mut self, method: &Loop, plan: &Plan) -> Result<[Tally; 2]> {
+        let warm_up = Plan { length: plan.length / 3, ..*plan };
+        for side in &mut self.sides {
+            side.measure_case(&warm_up, method)?;
+        }
+        let turns = turns(plan);
+        let turn = Plan { length: plan.length / turns, ..*plan };
+        let mut tallies = [Tally::new()?, Tally::new()?];
+        for number in 0..turns {
+            // Who went last goes first, so that a drift favours nobody.
+            for which in if number.is_multiple_of(2) { [0, 1] } else { [1, 0] } {
+                tallies[which].add(&self.sides[which].measure_case(&turn, method)?)?;
+            }
+        }
+        Ok(tallies)
     }
 }
 
-/// Runs cases, engine by engine.
+/// How often it is each one's turn in a measurement: the more clients have to start, the longer a turn takes.
+fn turns(plan: &Plan) -> u32 {
+    let turn = TURN * u32::try_from(plan.clients.min(8)).unwrap_or(8);
+    (plan.length.as_secs_f64() / turn.as_secs_f64()).max(1.0) as u32
+}
+
+/// Runs cases, engine by engine. Those on one large store are beside each other, so that it is filled once.
 pub(crate) fn run(cases: &[&Case], config: &Config) -> Result<()> {
     for &engine in &config.engines {
-        let mut kept: Option<Stage> = None;
+        let mut large = None;
         for case in cases {
             match &case.method {
                 Method::Own(run) => {
-                    kept = None;
+                    large = None;
                     run(case, engine, config)?;
                 }
-                Method::Loop(method) => {
-                    let population = (method.on)(config.large);
-                    let fits = |stage: &Stage| !stage.is_used && stage.population == population;
-                    let mut stage = match kept.take().filter(fits) {
-                        Some(stage) => stage,
-                        None => Stage::set(engine, population, config)?,
-                    };
-                    looped(case.name, method, engine, &mut stage, config)?;
-                    stage.is_used = method.effect != Effect::Reads;
-                    kept = Some(stage);
-                }
+                Method::Loop(method) => looped(case.name, method, engine, &mut large, config)?,
             }
         }
     }
     Ok(())
 }
 
-fn looped(name: &str, method: &Loop, engine: Engine, stage: &mut Stage, config: &Config) -> Result<()> {
+fn looped(
+    name: &str,
+    method: &Loop,
+    engine: Engine,
+    large: &mut Option<Stage>,
+    config: &Config,
+) -> Result<()> {
     let exactly;
     let numbers = match method.clients {
         Clients::Writers => &config.clients,
         Clients::Readers => &config.readers,
         Clients::Exactly(clients) => {
-            exactly = vec![clients];
-            &exactly
+            exactly = [clients];
+            &exactly[..]
         }
     };
+    let population = (method.on)(config.large);
     let mut alone = None;
     for &clients in numbers {
         let plan = Plan { clients, length: config.length, batch: batch(engine), end: u64::MAX };
-        in_turn(method, &plan, config.rounds, stage.sides())?;
-        let [ours, bare] = &stage.sides;
-        let mut line = Line::new(name, engine.as_str(), ours.who.as_str(), clients, &ours.rounds)?;
-        line.compare(&ours.rounds, &bare.rounds);
+        let mut rounds = [Vec::new(), Vec::new()];
+        for _ in 0..config.rounds {
+            // How memory and files happen to lie moves a ratio for as long as they do. Only where it would take too
+            // long, the stores are not made anew.
+            let mut stage = match large.take() {
+                Some(stage) if population != Population::Small => stage,
+                _ => Stage::set(engine, population, config)?,
+            };
+            let tallies = stage.round(method, &plan)?;
+            rounds.iter_mut().zip(tallies).for_each(|(rounds, tally)| rounds.push(tally));
+            *large = Some(stage);
+        }
+        let [ours, bare] = &rounds;
+        let mut line = Line::new(name, engine.as_str(), Who::Ours.as_str(), clients, ours)?;
+        line.compare(ours, bare);
         if clients == 1 {
             alone = Some(line.ops_per_second);
         }
         line.scaling = alone.filter(|_| clients > 1).map(|alone| line.ops_per_second / alone);
         config.printer.line(line, config)?;
-        let line = Line::new(name, engine.as_str(), bare.who.as_str(), clients, &bare.rounds)?;
-        config.printer.line(line, config)?;
+        config.printer.line(Line::new(name, engine.as_str(), Who::Bare.as_str(), clients, bare)?, config)?;
     }
     Ok(())
 }
@@ -197,34 +246,4 @@ fn looped(name: &str, method: &Loop, engine: Engine, stage: &mut Stage, config: 
 /// Where nothing waits for a disk, an operation can be as short as reading the clock.
 pub(crate) fn batch(engine: Engine) -> u64 {
     if engine.is_durable() { 1 } else { 64 }
-}
-
-fn in_turn(method: &Loop, plan: &Plan, rounds: usize, sides: &mut [Side; 2]) -> Result<()> {
-    // A first, short round opens connections and warms caches, and says how many runs are going to be used up.
-    let warm_up = Plan { length: plan.length / 10, ..*plan };
-    let mut rates = [0.0; 2];
-    for (side, rate) in sides.iter_mut().zip(&mut rates) {
-        side.rounds.clear();
-        *rate = match method.effect {
-            Effect::UsesUpRuns => side.measure_using_up(&warm_up, method.make, CHUNK)?,
-            _ => side.measure(&warm_up, method.make)?,
-        }
-        .ops_per_second();
-    }
-    for round in 0..rounds {
-        for turn in 0..2 {
-            // Who goes first changes, so that a drift of the machine favours nobody.
-            let which = (round + turn) % 2;
-            let side = &mut sides[which];
-            let tally = match method.effect {
-                Effect::UsesUpRuns => {
-                    let count = (2.0 * rates[which] * plan.length.as_secs_f64()) as u64;
-                    side.measure_using_up(plan, method.make, count.max(CHUNK))?
-                }
-                _ => side.measure(plan, method.make)?,
-            };
-            side.rounds.push(tally);
-        }
-    }
-    Ok(())
 }

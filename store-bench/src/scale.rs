@@ -7,7 +7,7 @@ use crate::cases::reads::{self, PAGE};
 use crate::cases::{Make, Seat, check};
 use crate::data;
 use crate::engine::{Engine, Who};
-use crate::measure::{Op, Plan};
+use crate::measure::{Op, Plan, Tally};
 use crate::population::Population;
 use crate::report::Line;
 use crate::runner::{Config, Place, Side, batch};
@@ -30,6 +30,7 @@ const FRESH: u64 = 1_000_000_000;
 struct Sized {
     size: u64,
     side: Side,
+    rounds: Vec<Tally>,
     _place: Place,
 }
 
@@ -51,19 +52,18 @@ pub(crate) fn run(sizes: &[u64], config: &Config) -> Result<()> {
 fn fill(size: u64, engine: Engine, who: Who, config: &Config) -> Result<Sized> {
     let place = config.place()?;
     let side = Side::fill(engine, who, Population::Mixed(size), place.path(), config.delay)?;
-    Ok(Sized { size, side, _place: place })
+    Ok(Sized { size, side, rounds: Vec::new(), _place: place })
 }
 
 fn in_turn(make: Make, engine: Engine, stores: &mut [Sized], config: &Config) -> Result<()> {
     let plan = Plan { clients: 1, length: config.length, batch: batch(engine), end: u64::MAX };
-    for Sized { side, .. } in &mut *stores {
-        side.rounds.clear();
+    for Sized { side, rounds, .. } in &mut *stores {
+        rounds.clear();
         side.measure(&Plan { length: plan.length / 10, ..plan }, make)?;
     }
     for _ in 0..config.rounds {
-        for Sized { side, .. } in &mut *stores {
-            let tally = side.measure(&plan, make)?;
-            side.rounds.push(tally);
+        for Sized { side, rounds, .. } in &mut *stores {
+            rounds.push(side.measure(&plan, make)?);
         }
     }
     Ok(())
@@ -71,7 +71,7 @@ fn in_turn(make: Make, engine: Engine, stores: &mut [Sized], config: &Config) ->
 
 fn report(name: &str, engine: Engine, stores: &[Sized], config: &Config) -> Result<()> {
     let line = |store: &Sized| {
-        let line = Line::new(name, engine.as_str(), store.side.who.as_str(), 1, &store.side.rounds)?;
+        let line = Line::new(name, engine.as_str(), store.side.who.as_str(), 1, &store.rounds)?;
         Ok(Line { size: Some(store.size), ..line })
     };
     let mut lines = stores.iter().map(line).collect::<Result<Vec<_>>>()?;

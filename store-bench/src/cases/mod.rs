@@ -45,20 +45,17 @@ pub(crate) enum Method {
 pub(crate) struct Loop {
     /// On what, given the size of large stores.
     pub(crate) on: fn(u64) -> Population,
-    /// What it does to the data.
-    pub(crate) effect: Effect,
+    pub(crate) needs: Needs,
     pub(crate) clients: Clients,
     pub(crate) make: Make,
 }
 
-/// What an operation does to the data.
+/// What has to be prepared for each operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    Reads,
-    /// The next case needs the data anew.
-    Writes,
-    /// Each operation needs a running run and its checkpoint, prepared for it.
-    UsesUpRuns,
+pub(crate) enum Needs {
+    Nothing,
+    /// A running run and its checkpoint, which it uses up.
+    ARun,
 }
 
 /// How many clients there are.

@@ -1,6 +1,6 @@
 //! Operations that read; every document is decoded.
 
-use super::{Case, Clients, Effect, Loop, Make, Method, Seat, check};
+use super::{Case, Clients, Loop, Make, Method, Needs, Seat, check};
 use crate::data;
 use crate::measure::Op;
 use crate::population::{self, Population};
@@ -13,7 +13,7 @@ pub(crate) const PAGE: usize = 50;
 pub(crate) const ASKED: u64 = 100;
 
 const fn case(name: &'static str, about: &'static str, on: fn(u64) -> Population, make: Make) -> Case {
-    let method = Loop { on, effect: Effect::Reads, clients: Clients::Readers, make };
+    let method = Loop { on, needs: Needs::Nothing, clients: Clients::Readers, make };
     Case { name, about, method: Method::Loop(method) }
 }
 
@@ -93,7 +93,7 @@ pub(super) const SUMMARY: Case = Case {
     about: "all of many runs summed up by skill",
     method: Method::Loop(Loop {
         on: Population::Large,
-        effect: Effect::Reads,
+        needs: Needs::Nothing,
         clients: Clients::Exactly(1),
         make: |seat| {
             Ok(Box::new(move |_| {

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use store_api::{Amount, RunId};
 
-use super::{Case, Clients, Effect, Loop, Make, Method, Seat, check};
+use super::{Case, Clients, Loop, Make, Method, Needs, Seat, check};
 use crate::measure::Op;
 use crate::population::{self, Population};
 use crate::subject::{Result, Settlement};
 use crate::{data, population::WITH_VERSIONS};
 
-const fn case(name: &'static str, about: &'static str, effect: Effect, make: Make) -> Case {
-    let method = Loop { on: |_| Population::Small, effect, clients: Clients::Writers, make };
+const fn case(name: &'static str, about: &'static str, needs: Needs, make: Make) -> Case {
+    let method = Loop { on: |_| Population::Small, needs, clients: Clients::Writers, make };
     Case { name, about, method: Method::Loop(method) }
 }
 
 pub(super) const APPEND_VERSION: Case =
-    case("append-version", "a version of 2 KB is appended", Effect::Writes, append_version);
+    case("append-version", "a version of 2 KB is appended", Needs::Nothing, append_version);
 
 /// Above all numbers of the population.
 const FRESH: u64 = 1_000_000_000;
@@ -38,7 +38,7 @@ pub(super) const APPEND_64: Case =
 /// What as many clients could reach at most by sharing commits.
 const fn at_once(name: &'static str, about: &'static str, make: Make) -> Case {
     let clients = Clients::Exactly(1);
-    let method = Loop { on: |_| Population::Small, effect: Effect::Writes, clients, make };
+    let method = Loop { on: |_| Population::Small, needs: Needs::Nothing, clients, make };
     Case { name, about, method: Method::Loop(method) }
 }
 
@@ -53,7 +53,7 @@ fn append_at_once<const N: u64>(Seat { subject, .. }: Seat<'_>) -> Result<Op<'_>
     }))
 }
 
-pub(super) const MARK: Case = case("mark", "a schedule is marked as run", Effect::Writes, |seat| {
+pub(super) const MARK: Case = case("mark", "a schedule is marked as run", Needs::Nothing, |seat| {
     let Seat { subject, population, .. } = seat;
     Ok(Box::new(move |n| {
         let id = data::skill_id(data::scatter(n, population.skills()))?;
@@ -61,7 +61,7 @@ pub(super) const MARK: Case = case("mark", "a schedule is marked as run", Effect
     }))
 });
 
-pub(super) const BUDGET_ADD: Case = case("budget-add", "an account is charged", Effect::Writes, |seat| {
+pub(super) const BUDGET_ADD: Case = case("budget-add", "an account is charged", Needs::Nothing, |seat| {
     let charges = data::charges()?;
     Ok(Box::new(move |n| {
         let charge = &charges[usize::try_from(n % data::ACCOUNTS)?];
@@ -70,7 +70,7 @@ pub(super) const BUDGET_ADD: Case = case("budget-add", "an account is charged", 
 });
 
 pub(super) const ADMIT: Case =
-    case("admit", "an account is charged within its limit", Effect::Writes, |seat| {
+    case("admit", "an account is charged within its limit", Needs::Nothing, |seat| {
         let charges = data::charges()?;
         Ok(Box::new(move |n| {
             let charge = &charges[usize::try_from(n % data::ACCOUNTS)?];
@@ -78,7 +78,7 @@ pub(super) const ADMIT: Case =
         }))
     });
 
-pub(super) const START_RUN: Case = case("start-run", "a run is started", Effect::Writes, |seat| {
+pub(super) const START_RUN: Case = case("start-run", "a run is started", Needs::Nothing, |seat| {
     let mut run = data::run(data::run_id(0)?, 0, 0)?;
     Ok(Box::new(move |n| {
         run.id = RunId::new(format!("started-{n:010}"))?;
@@ -89,7 +89,7 @@ pub(super) const START_RUN: Case = case("start-run", "a run is started", Effect:
 });
 
 pub(super) const APPEND_EVENT: Case =
-    case("append-event", "an event of 300 bytes is appended to a run", Effect::Writes, |seat| {
+    case("append-event", "an event of 300 bytes is appended to a run", Needs::Nothing, |seat| {
         let event = data::event(0);
         Ok(Box::new(move |n| {
             let run = data::run_id(n % population::RUNS)?;
@@ -97,14 +97,14 @@ pub(super) const APPEND_EVENT: Case =
         }))
     });
 
-pub(super) const FINISH_RUN: Case = case("finish-run", "a run is finished", Effect::UsesUpRuns, |seat| {
+pub(super) const FINISH_RUN: Case = case("finish-run", "a run is finished", Needs::ARun, |seat| {
     Ok(Box::new(move |n| seat.subject.finish_run(&data::run_id(FRESH + n)?, &data::finish(n)?)))
 });
 
 pub(super) const SETTLE: Case = case(
     "settle",
     "a run is finished, an account charged, a schedule marked, a checkpoint deleted, as one unit",
-    Effect::UsesUpRuns,
+    Needs::ARun,
     |seat| {
         let charges = data::charges()?;
         Ok(Box::new(move |n| {
@@ -127,13 +127,13 @@ pub(crate) fn prepared(n: u64) -> Result<(store_api::NewRun, store_api::Checkpoi
 }
 
 pub(super) const CHECKPOINT_1: Case =
-    case("checkpoint-1k", "a checkpoint of 1 KB is saved", Effect::Writes, |seat| checkpoint(seat, 1 << 10));
+    case("checkpoint-1k", "a checkpoint of 1 KB is saved", Needs::Nothing, |seat| checkpoint(seat, 1 << 10));
 pub(super) const CHECKPOINT_16: Case =
-    case("checkpoint-16k", "a checkpoint of 16 KB is saved", Effect::Writes, |seat| {
+    case("checkpoint-16k", "a checkpoint of 16 KB is saved", Needs::Nothing, |seat| {
         checkpoint(seat, 16 << 10)
     });
 pub(super) const CHECKPOINT_256: Case =
-    case("checkpoint-256k", "a checkpoint of 256 KB is saved", Effect::Writes, |seat| {
+    case("checkpoint-256k", "a checkpoint of 256 KB is saved", Needs::Nothing, |seat| {
         checkpoint(seat, 256 << 10)
     });
 
@@ -150,7 +150,7 @@ pub(super) const CLAIM: Case = Case {
     about: "8 workers each claim the skill that is due first, and finish it",
     method: Method::Loop(Loop {
         on: |_| Population::Small,
-        effect: Effect::Writes,
+        needs: Needs::Nothing,
         clients: Clients::Exactly(8),
         make: |Seat { subject, client, .. }| {
             let worker = data::worker(client)?;
