@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::json::{Extra, Weigh};
+use crate::json::{self, Extra, Weigh};
 use crate::{Entity, Error, Lease, LeaseToken, Page, PageRequest, Result, RunId, WorkerId, time};
 
 /// Where a run stands.
@@ -43,14 +43,34 @@ impl Checkpoint {
     /// # Errors
     /// `InvalidInput` naming the field.
     pub fn validate(&self) -> Result<()> {
-        time::nanos("updated_at", self.updated_at)?;
-        if i64::try_from(self.iteration).is_err() {
-            return Err(Error::invalid("iteration", format!("{} is more than {}", self.iteration, i64::MAX)));
-        }
+        self.validate_numbers()?;
         let mut weigh = Weigh::new();
         weigh.map("meta", &self.meta)?;
         weigh.value("state", &self.state)?;
         weigh.extra("extra", &self.extra, Self::FIELDS)
+    }
+
+    fn validate_numbers(&self) -> Result<()> {
+        time::nanos("updated_at", self.updated_at)?;
+        if i64::try_from(self.iteration).is_err() {
+            return Err(Error::invalid("iteration", format!("{} is more than {}", self.iteration, i64::MAX)));
+        }
+        Ok(())
+    }
+
+    /// For engines: the JSON text, as UTF-8, of a checkpoint that is validated on the way.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::validate`].
+    pub fn validated_document(&self) -> Result<Vec<u8>> {
+        self.validate_numbers()?;
+        if self.extra.is_empty()
+            && let Some(document) = json::encode_if_plain(self)?
+        {
+            return Ok(document);
+        }
+        self.validate()?;
+        json::encode(self).map(String::into_bytes)
     }
 
     /// Checks that this checkpoint may replace one of iteration `stored`: it is at least as far (law CKP-1).
@@ -163,4 +183,65 @@ pub trait CheckpointStore {
     /// # Errors
     /// `LeaseLost`; `NotFound` when there is no such checkpoint.
     fn release_claim(&self, run: &RunId, token: LeaseToken, now: DateTime<Utc>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn checkpoint(state: Value) -> Checkpoint {
+        let meta = Extra::from_iter([("caller".to_owned(), json!("\u{1}\n\"ä"))]);
+        Checkpoint { meta, ..Checkpoint::new(RunId::new("r").unwrap(), 7, state, time::from_nanos(0)) }
+    }
+
+    fn nested(depth: usize) -> Value {
+        (0..depth).fold(json!(1), |inner, level| match level % 2 {
+            0 => Value::Array(vec![inner]),
+            _ => Value::Object(Extra::from_iter([("in".to_owned(), inner)])),
+        })
+    }
+
+    /// A document made while it is validated is the one that would have been made afterwards, and what is refused is
+    /// refused in the same words.
+    #[test]
+    fn to_validate_on_the_way_is_to_validate() {
+        let with = |change: fn(&mut Checkpoint)| {
+            let mut changed = checkpoint(json!({ "plan": [1, "two", null] }));
+            change(&mut changed);
+            changed
+        };
+        let numbers = |count| checkpoint(Value::Array(vec![json!(1); count]));
+        let refused = [
+            checkpoint(json!({ "say": ["\u{0}"] })),
+            checkpoint(json!({ "\u{0}": 1 })),
+            checkpoint(nested(crate::json::MAX_JSON_DEPTH + 1)),
+            checkpoint(nested(10_000)),
+            numbers(2_100_000),
+            with(|c| c.meta["caller"] = json!("a\u{0}")),
+            with(|c| c.extra = Extra::from_iter([("more".to_owned(), json!("\u{0}"))])),
+            with(|c| c.extra = Extra::from_iter([("iteration".to_owned(), json!(1))])),
+            with(|c| c.iteration = u64::MAX),
+            with(|c| c.updated_at = DateTime::<Utc>::MAX_UTC),
+        ];
+        for checkpoint in refused {
+            let refusal = checkpoint.validate().unwrap_err();
+            let on_the_way = checkpoint.validated_document().unwrap_err();
+            assert_eq!(on_the_way.to_string(), refusal.to_string());
+            std::mem::forget(checkpoint); // to drop what is nested deep would need as deep a stack
+        }
+        let deep = (90..=crate::json::MAX_JSON_DEPTH).map(|depth| checkpoint(nested(depth)));
+        let others = [
+            checkpoint(json!({ "say": "\\u0000 \u{7f}\u{1f}/\u{2028}" })),
+            checkpoint("x".repeat(5_000_000).into()),
+            numbers(2_000_000),
+            with(|c| c.extra = Extra::from_iter([("more".to_owned(), json!({ "a": [1] }))])),
+        ];
+        for checkpoint in deep.chain(others) {
+            checkpoint.validate().unwrap();
+            let document = String::from_utf8(checkpoint.validated_document().unwrap()).unwrap();
+            assert!(document == json::encode(&checkpoint).unwrap());
+        }
+    }
 }

@@ -4,10 +4,11 @@
 //! large or too deep to be read back, integers beyond `u64` and `i64`, keys that appear twice, unknown fields that
 //! shadow a known one. Floats keep every bit (serde_json's `float_roundtrip`).
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 use serde_json::{Map, Number, Value};
 use twox_hash::XxHash3_64;
 
@@ -190,7 +191,64 @@ pub fn encode<T: Serialize>(record: &T) -> Result<String> {
     serde_json::to_string(record).map_err(|e| Error::backend("encoding a record", e))
 }
 
-/// The same text, behind what is in `to` already.
+/// The same text, as UTF-8, of a record that was not checked: nothing, unless it is plain on the way that any [`Weigh`]
+/// lets it in, for a closer look would go through a large record twice.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_if_plain<T: Serialize>(record: &T) -> Result<Option<Vec<u8>>> {
+    let mut text = Vec::with_capacity(128);
+    match record.serialize(&mut Serializer::with_formatter(&mut text, Plain { depth: 0 })) {
+        // What weighs most for its length is a digit and a comma: 8 for 2.
+        Ok(()) => Ok((text.len() <= MAX_RECORD_BYTES / 4).then_some(text)),
+        Err(e) if e.is_io() => Ok(None),
+        Err(e) => Err(Error::backend("encoding a record", e)),
+    }
+}
+
+/// Writes as serde_json does by itself, but no U+0000, and nothing deep.
+struct Plain {
+    depth: usize,
+}
+
+impl Plain {
+    fn write<W: ?Sized + io::Write>(&mut self, to: &mut W, bracket: u8) -> io::Result<()> {
+        match bracket {
+            b'[' | b'{' if self.depth == MAX_JSON_DEPTH => return Err(io::ErrorKind::InvalidData.into()),
+            b'[' | b'{' => self.depth += 1,
+            _ => self.depth -= 1,
+        }
+        to.write_all(&[bracket])
+    }
+}
+
+impl Formatter for Plain {
+    #[inline]
+    fn write_char_escape<W: ?Sized + io::Write>(&mut self, to: &mut W, escape: CharEscape) -> io::Result<()> {
+        match escape {
+            CharEscape::AsciiControl(0) => Err(io::ErrorKind::InvalidData.into()),
+            other => CompactFormatter.write_char_escape(to, other),
+        }
+    }
+    #[inline]
+    fn begin_array<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.write(to, b'[')
+    }
+    #[inline]
+    fn end_array<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.write(to, b']')
+    }
+    #[inline]
+    fn begin_object<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.write(to, b'{')
+    }
+    #[inline]
+    fn end_object<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.write(to, b'}')
+    }
+}
+
+/// The same text as [`encode`] gives, behind what is in `to` already.
 ///
 /// # Errors
 /// As [`encode`].

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, params};
 use store_api::json;
 use store_api::{
@@ -48,7 +49,7 @@ pub(crate) fn read(row: &Row<'_>) -> Result<Interrupted> {
 fn read_as(run: &str, row: &Row<'_>) -> Result<Interrupted> {
     let head = read_head(run, row)?;
     let doc = document(|| key(run), row, 7)?;
-    sums::check(|| key(run), column(row, 6)?, sums::checkpoint(run, doc))?;
+    sums::check(|| key(run), column(row, 6)?, sums::checkpoint(run, doc.as_bytes()))?;
     let checkpoint: Checkpoint = json::decode(|| key(run), doc)?;
     if checkpoint.iteration.cast_signed() != head.iteration {
         return Err(Error::corrupt(key(run), "iteration and document disagree"));
@@ -124,7 +125,7 @@ impl Tx<'_> {
                      head_sum = checkpoint_head_sum(?1, ?2, lease_worker, lease_until, lease_token) \
                    WHERE run = ?1 AND iteration <= ?2 AND \
                      head_sum = checkpoint_head_sum(?1, iteration, lease_worker, lease_until, lease_token)";
-        let params = params![draft.run(), draft.iteration(), draft.doc_sum, draft.doc];
+        let params = params![draft.run(), draft.iteration(), draft.doc_sum, draft.doc()];
         if self.execute(sql, params)? > 0 {
             return Ok(());
         }
@@ -141,7 +142,7 @@ impl Tx<'_> {
         let head_sum = sums::checkpoint_head(run, iteration, &lease);
         let sql = "INSERT INTO checkpoints (run, iteration, lease_worker, lease_until, lease_token, head_sum, \
                      doc_sum, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let (doc_sum, doc) = (draft.doc_sum, &draft.doc);
+        let (doc_sum, doc) = (draft.doc_sum, draft.doc());
         let params = params![run, iteration, lease.worker, lease.until, lease.token, head_sum, doc_sum, doc];
         self.execute(sql, params).map(drop)
     }
@@ -151,7 +152,7 @@ impl Tx<'_> {
 /// large one takes long, which is nobody else's business.
 pub(crate) struct Draft<'a> {
     checkpoint: &'a Checkpoint,
-    doc: String,
+    doc: Vec<u8>,
     doc_sum: i64,
 }
 
@@ -161,19 +162,25 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// `InvalidInput` naming the field.
     pub(crate) fn check(checkpoint: &'a Checkpoint) -> Result<Self> {
-        checkpoint.validate()?;
-        Draft::of(checkpoint)
+        Ok(Draft::new(checkpoint, checkpoint.validated_document()?))
     }
 
     /// Of a checkpoint that was checked.
     pub(crate) fn of(checkpoint: &'a Checkpoint) -> Result<Self> {
-        let doc = json::encode(checkpoint)?;
-        let doc_sum = sums::checkpoint(checkpoint.run.as_str(), &doc);
-        Ok(Draft { checkpoint, doc, doc_sum })
+        Ok(Draft::new(checkpoint, json::encode(checkpoint)?.into_bytes()))
+    }
+
+    fn new(checkpoint: &'a Checkpoint, doc: Vec<u8>) -> Self {
+        Draft { checkpoint, doc_sum: sums::checkpoint(checkpoint.run.as_str(), &doc), doc }
     }
 
     fn run(&self) -> &str {
         self.checkpoint.run.as_str()
+    }
+
+    /// As SQL text: JSON is UTF-8.
+    fn doc(&self) -> ToSqlOutput<'_> {
+        ToSqlOutput::Borrowed(ValueRef::Text(&self.doc))
     }
 
     fn iteration(&self) -> i64 {

@@ -71,8 +71,8 @@ pub(crate) fn event(run: &str, seq: i64, kind: &str, at: i64, payload: &str) -> 
     stored(key.and(kind.as_bytes()).and(&at.to_le_bytes()).and(payload.as_bytes()))
 }
 
-pub(crate) fn checkpoint(run: &str, doc: &str) -> i64 {
-    stored(of(b"checkpoints.doc").and(run.as_bytes()).and(doc.as_bytes()))
+pub(crate) fn checkpoint(run: &str, doc: &[u8]) -> i64 {
+    stored(of(b"checkpoints.doc").and(run.as_bytes()).and(doc))
 }
 
 pub(crate) fn checkpoint_head(run: &str, iteration: i64, lease: &LeaseColumns<'_>) -> i64 {
