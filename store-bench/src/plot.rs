@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::report::Line;
 use crate::subject::Result;
+use crate::targets::SLOW_US;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
@@ -46,6 +47,7 @@ fn ratios(lines: &[Line]) -> Chart {
         let Some(ratio) = line.ratio.filter(|_| line.engine != "memory") else { continue };
         let delay = match line.delay_flush_us {
             0 => String::new(),
+            ..SLOW_US => continue,
             us => format!(", flush +{} ms", us as f64 / 1e3),
         };
         series.entry(format!("{}{delay}", line.engine)).or_default().push((line.clients as f64, ratio));

@@ -162,7 +162,7 @@ impl Stage {
         for side in &mut self.sides {
             side.measure_case(&warm_up, method)?;
         }
-        let turns = turns(plan);
+        let turns = turns(plan, self.sides[0].rate.min(self.sides[1].rate));
         let turn = Plan { length: plan.length / turns, ..*plan };
         let mut tallies = [Tally::new()?, Tally::new()?];
         for number in 0..turns {
@@ -175,10 +175,12 @@ impl Stage {
     }
 }
 
-/// How often it is each one's turn in a measurement: the more clients have to start, the longer a turn takes.
-fn turns(plan: &Plan) -> u32 {
+/// How often it is each one's turn in a measurement, if the slower one does so many operations a second: the more clients
+/// have to start, the longer a turn takes, and it takes one operation at least.
+fn turns(plan: &Plan, slower: f64) -> u32 {
     let turn = TURN * u32::try_from(plan.clients.min(8)).unwrap_or(8);
-    (plan.length.as_secs_f64() / turn.as_secs_f64()).max(1.0) as u32
+    let length = plan.length.as_secs_f64();
+    (length / turn.as_secs_f64()).min(length * slower).max(1.0) as u32
 }
 
 /// Runs cases, engine by engine. Those on one large store are beside each other, so that it is filled once.
@@ -246,4 +248,16 @@ fn looped(
 /// Where nothing waits for a disk, an operation can be as short as reading the clock.
 pub(crate) fn batch(engine: Engine) -> u64 {
     if engine.is_durable() { 1 } else { 64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_as_many_as_fit() {
+        let plan = |clients| Plan { clients, length: Duration::from_millis(400), batch: 1, end: u64::MAX };
+        let often = [(1, 1e4), (2, 1e4), (8, 1e4), (64, 1e4), (1, 10.0), (1, 0.3)];
+        assert_eq!(often.map(|(clients, rate)| turns(&plan(clients), rate)), [16, 8, 2, 2, 4, 1]);
+    }
 }

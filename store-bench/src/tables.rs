@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::report::{Judged, Line};
 use crate::subject::Result;
+use crate::targets::SLOW_US;
 
 /// A table: its name, which lines it is made of, and how.
 struct Table {
@@ -15,7 +16,7 @@ struct Table {
     render: fn(&[&Line]) -> Result<String>,
 }
 
-const TABLES: [Table; 11] = [
+const TABLES: [Table; 12] = [
     Table { name: "flush", holds: |l| l.flush_us.is_some(), render: flush },
     Table {
         name: "single-writer",
@@ -28,7 +29,12 @@ const TABLES: [Table; 11] = [
         render: compared,
     },
     Table { name: "sharing", holds: |l| l.case.starts_with(APPEND) && !is_delayed(l), render: sharing },
-    Table { name: "slow-disk", holds: |l| is_write(l) && is_delayed(l), render: compared },
+    Table {
+        name: "target-disk",
+        holds: |l| is_write(l) && is_delayed(l) && l.delay_flush_us < SLOW_US,
+        render: compared,
+    },
+    Table { name: "slow-disk", holds: |l| is_write(l) && l.delay_flush_us >= SLOW_US, render: compared },
     Table { name: "reads", holds: |l| is_read(l) && !is_delayed(l), render: compared },
     Table { name: "beside-readers", holds: |l| l.beside_ratio.is_some(), render: beside },
     Table { name: "growth", holds: |l| l.case.starts_with("scale-"), render: growth },
@@ -354,6 +360,17 @@ mod tests {
         assert_eq!(filled.matches("old").count(), 1, "what has no table stays: {filled}");
         assert_eq!(put_into(&filled, &tables).unwrap(), filled, "twice is once");
         assert!(put_into("no place", &tables).is_err());
+    }
+
+    #[test]
+    fn a_disk_is_as_it_is_or_like_that_of_the_targets_or_slow() {
+        let delayed = |delay_flush_us| {
+            let lines = [Line { delay_flush_us, ..line("mark", "ours") }];
+            render(&lines).unwrap().into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(delayed(0), ["single-writer"]);
+        assert_eq!(delayed(40), ["target-disk"]);
+        assert_eq!(delayed(SLOW_US), ["slow-disk"]);
     }
 
     #[test]

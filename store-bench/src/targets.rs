@@ -39,7 +39,7 @@ pub(crate) type Targets = Vec<(Figure, Bound)>;
 
 /// From which delay of each flush on, in microseconds, a disk is slow. Less makes a fast disk like the one on which
 /// the other targets were set, whose flush takes 124 microseconds.
-const SLOW_US: u64 = 1_000;
+pub(crate) const SLOW_US: u64 = 1_000;
 
 /// The targets of a case on an engine with so many clients, each flush delayed by so much.
 pub(crate) fn of(case: &str, engine: &str, clients: usize, delay_us: u64) -> Targets {
