@@ -47,7 +47,7 @@ fn ratios(lines: &[Line]) -> Chart {
         let Some(ratio) = line.ratio.filter(|_| line.engine != "memory") else { continue };
         let delay = match line.delay_flush_us {
             0 => String::new(),
-            ..SLOW_US => continue,
+            us if us < SLOW_US => continue,
             us => format!(", flush +{} ms", us as f64 / 1e3),
         };
         series.entry(format!("{}{delay}", line.engine)).or_default().push((line.clients as f64, ratio));
