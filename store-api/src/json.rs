@@ -191,8 +191,8 @@ pub fn encode<T: Serialize>(record: &T) -> Result<String> {
     serde_json::to_string(record).map_err(|e| Error::backend("encoding a record", e))
 }
 
-/// The same text, as UTF-8, of a record that was not checked: nothing, unless it is plain on the way that any [`Weigh`]
-/// lets it in, for a closer look would go through a large record twice.
+/// The same text, as UTF-8, of a record that nobody has weighed, if it is plain on the way that any [`Weigh`] lets it
+/// in: no U+0000, not deep, not large. Nothing when that takes a closer look.
 ///
 /// # Errors
 /// As [`encode`].
@@ -206,19 +206,15 @@ pub(crate) fn encode_if_plain<T: Serialize>(record: &T) -> Result<Option<Vec<u8>
     }
 }
 
-/// Writes as serde_json does by itself, but no U+0000, and nothing deep.
+/// Writes as serde_json does by itself, but fails at U+0000 and where it gets deep.
 struct Plain {
     depth: usize,
 }
 
 impl Plain {
-    fn write<W: ?Sized + io::Write>(&mut self, to: &mut W, bracket: u8) -> io::Result<()> {
-        match bracket {
-            b'[' | b'{' if self.depth == MAX_JSON_DEPTH => return Err(io::ErrorKind::InvalidData.into()),
-            b'[' | b'{' => self.depth += 1,
-            _ => self.depth -= 1,
-        }
-        to.write_all(&[bracket])
+    fn enter(&mut self) -> io::Result<()> {
+        self.depth += 1;
+        if self.depth > MAX_JSON_DEPTH { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) }
     }
 }
 
@@ -232,19 +228,23 @@ impl Formatter for Plain {
     }
     #[inline]
     fn begin_array<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
-        self.write(to, b'[')
+        self.enter()?;
+        CompactFormatter.begin_array(to)
     }
     #[inline]
     fn end_array<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
-        self.write(to, b']')
+        self.depth -= 1;
+        CompactFormatter.end_array(to)
     }
     #[inline]
     fn begin_object<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
-        self.write(to, b'{')
+        self.enter()?;
+        CompactFormatter.begin_object(to)
     }
     #[inline]
     fn end_object<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
-        self.write(to, b'}')
+        self.depth -= 1;
+        CompactFormatter.end_object(to)
     }
 }
 

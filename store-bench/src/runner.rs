@@ -151,6 +151,12 @@ impl Stage {
         Ok(Stage { sides: [side(Who::Ours)?, side(Who::Bare)?], _place: place })
     }
 
+    /// Whether it can be measured on once more. How memory and files happen to lie moves a ratio for as long as they do,
+    /// so stores are made anew where that does not take too long.
+    fn serves(&self, population: Population) -> bool {
+        population != Population::Small && self.sides.iter().all(|side| side.population == population)
+    }
+
     pub(crate) fn sides(&self) -> &[Side; 2] {
         &self.sides
     }
@@ -186,14 +192,14 @@ fn turns(plan: &Plan, slower: f64) -> u32 {
 /// Runs cases, engine by engine. Those on one large store are beside each other, so that it is filled once.
 pub(crate) fn run(cases: &[&Case], config: &Config) -> Result<()> {
     for &engine in &config.engines {
-        let mut large = None;
+        let mut kept = None;
         for case in cases {
             match &case.method {
                 Method::Own(run) => {
-                    large = None;
+                    kept = None;
                     run(case, engine, config)?;
                 }
-                Method::Loop(method) => looped(case.name, method, engine, &mut large, config)?,
+                Method::Loop(method) => looped(case.name, method, engine, &mut kept, config)?,
             }
         }
     }
@@ -204,7 +210,7 @@ fn looped(
     name: &str,
     method: &Loop,
     engine: Engine,
-    large: &mut Option<Stage>,
+    kept: &mut Option<Stage>,
     config: &Config,
 ) -> Result<()> {
     let exactly;
@@ -222,15 +228,13 @@ fn looped(
         let plan = Plan { clients, length: config.length, batch: batch(engine), end: u64::MAX };
         let mut rounds = [Vec::new(), Vec::new()];
         for _ in 0..config.rounds {
-            // How memory and files happen to lie moves a ratio for as long as they do. Only where it would take too
-            // long, the stores are not made anew.
-            let mut stage = match large.take() {
-                Some(stage) if population != Population::Small => stage,
-                _ => Stage::set(engine, population, config)?,
+            let mut stage = match kept.take().filter(|kept| kept.serves(population)) {
+                Some(stage) => stage,
+                None => Stage::set(engine, population, config)?,
             };
             let tallies = stage.round(method, &plan)?;
             rounds.iter_mut().zip(tallies).for_each(|(rounds, tally)| rounds.push(tally));
-            *large = Some(stage);
+            *kept = Some(stage);
         }
         let [ours, bare] = &rounds;
         let mut line = Line::new(name, engine.as_str(), Who::Ours.as_str(), clients, ours)?;
@@ -253,6 +257,29 @@ pub(crate) fn batch(engine: Engine) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_large_store_of_the_right_size_serves_once_more() {
+        let printer = Printer { is_json: true };
+        let config = Config {
+            engines: Vec::new(),
+            clients: Vec::new(),
+            readers: Vec::new(),
+            rounds: 1,
+            length: Duration::from_millis(1),
+            large: 10,
+            delay: None,
+            flush_us: 0.0,
+            directory: std::env::temp_dir(),
+            printer,
+        };
+        let populations = [Population::Small, Population::Large(10), Population::Large(20)];
+        let serves = populations.map(|of| {
+            let stage = Stage::set(Engine::Memory, of, &config).unwrap();
+            populations.map(|wanted| stage.serves(wanted))
+        });
+        assert_eq!(serves, [[false; 3], [false, true, false], [false, false, true]]);
+    }
 
     #[test]
     fn turns_are_as_many_as_fit() {
