@@ -197,12 +197,32 @@ pub fn encode<T: Serialize>(record: &T) -> Result<String> {
 /// # Errors
 /// As [`encode`].
 pub(crate) fn encode_if_plain<T: Serialize>(record: &T) -> Result<Option<Vec<u8>>> {
-    let mut text = Vec::with_capacity(128);
+    let mut text = Light(Vec::with_capacity(128));
     match record.serialize(&mut Serializer::with_formatter(&mut text, Plain { depth: 0 })) {
-        // What weighs most for its length is a digit and a comma: 8 for 2.
-        Ok(()) => Ok((text.len() <= MAX_RECORD_BYTES / 4).then_some(text)),
+        Ok(()) => Ok(Some(text.0)),
         Err(e) if e.is_io() => Ok(None),
         Err(e) => Err(Error::backend("encoding a record", e)),
+    }
+}
+
+/// A text too short for its record to weigh too much: what weighs most for its length is a digit and a comma, 8 for 2.
+struct Light(Vec<u8>);
+
+impl io::Write for Light {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > (MAX_RECORD_BYTES / 4).saturating_sub(self.0.len()) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes).map(drop)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
