@@ -3,7 +3,9 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use store_api::{Error, Result, describe};
 
 use crate::staged::clear_leftovers;
@@ -33,6 +35,56 @@ fn finished(database: &Path) -> PathBuf {
 /// `Backend`.
 pub fn is_marked(database: &Path) -> Result<bool> {
     exists(&marker(database))
+}
+
+/// Looks for the marker of one database again and again, as a store does before each write.
+///
+/// A marker that is left changes its directory. So the directory, held open, is asked when it last changed, which costs a
+/// fraction of asking for a path, and the marker is looked for when that is another time than at the last look.
+#[derive(Debug)]
+pub struct Lookout {
+    marker: PathBuf,
+    /// None where directories cannot be opened.
+    directory: Option<File>,
+    /// When the directory had last changed at a look that found no marker, if no later change can bear the same time.
+    unmarked: Mutex<Option<SystemTime>>,
+}
+
+impl Lookout {
+    /// For the marker of `database`.
+    ///
+    /// # Errors
+    /// `Backend`.
+    pub fn of(database: &Path) -> Result<Self> {
+        let directory = database.parent().filter(|_| cfg!(unix));
+        let directory = directory.map(|at| File::open(at).map_err(|e| failed("opening", at, e))).transpose()?;
+        Ok(Lookout { marker: marker(database), directory, unmarked: Mutex::default() })
+    }
+
+    /// Whether the marker is there.
+    ///
+    /// # Errors
+    /// `Backend`.
+    pub fn is_marked(&self) -> Result<bool> {
+        let changed = self.directory.as_ref().map(|directory| directory.metadata()?.modified()).transpose();
+        let changed = changed.map_err(|e| failed("looking for", &self.marker, e))?;
+        let mut unmarked = self.unmarked.lock();
+        if changed.is_some() && *unmarked == changed {
+            return Ok(false);
+        }
+        // Both before the look: what happens to the directory after it happens at another time.
+        let settled = changed.filter(|at| at.elapsed().is_ok_and(|ago| ago > longest_tick(*at)));
+        let marked = exists(&self.marker)?;
+        *unmarked = settled.filter(|_| !marked);
+        Ok(marked)
+    }
+}
+
+/// For how long the time that a file system gives to a change goes on being given to others, at the longest: some count
+/// in one or two seconds, all others in hundredths or less.
+fn longest_tick(at: SystemTime) -> Duration {
+    let in_seconds = at.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since.subsec_nanos() == 0);
+    if in_seconds { Duration::from_secs(3) } else { Duration::from_millis(100) }
 }
 
 /// Leaves the marker, with the reason in it for people. One that is there already stays as it is.

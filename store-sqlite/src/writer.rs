@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use commit_queue::{Engine, Queue};
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use safe_files::recovery::{mark_because, marker};
+use safe_files::recovery::{Lookout, mark_because};
 use store_api::{Error, Outcome, Result, describe};
 
 use crate::connection::keep_log;
@@ -28,7 +28,7 @@ impl Writer {
             log: Log::of(&mut connection, path.clone(), options)?,
             connection: Mutex::new(Some(connection)),
             many: AtomicBool::new(false),
-            marker: marker(&path),
+            lookout: Lookout::of(&path)?,
             path,
             poisoned: OnceLock::new(),
         };
@@ -69,8 +69,8 @@ struct Slot {
     /// Writers have shared a transaction since the log was last looked after.
     many: AtomicBool,
     path: PathBuf,
-    /// Where a store on this file leaves word that a flush of it failed.
-    marker: PathBuf,
+    /// Looks whether another store on this file has left word that a flush of it failed.
+    lookout: Lookout,
     /// Why writes are refused, once a commit has ended in doubt (law DUR-2).
     poisoned: OnceLock<String>,
 }
@@ -85,7 +85,7 @@ impl Slot {
     /// # Errors
     /// `Poisoned`.
     fn check_writable(&self, connection: &Connection) -> Result<()> {
-        if self.poisoned.get().is_none() && safe_files::exists(&self.marker)? {
+        if self.poisoned.get().is_none() && self.lookout.is_marked()? {
             self.refuse(connection, "a flush of another store on this file failed".to_owned());
         }
         match self.poisoned.get() {
