@@ -57,7 +57,8 @@ impl Lookout {
     /// `Backend`.
     pub fn of(database: &Path) -> Result<Self> {
         let directory = database.parent().filter(|_| cfg!(unix));
-        let directory = directory.map(|at| File::open(at).map_err(|e| failed("opening", at, e))).transpose()?;
+        let directory =
+            directory.map(|at| File::open(at).map_err(|e| failed("opening", at, e))).transpose()?;
         Ok(Lookout { marker: marker(database), directory, unmarked: Mutex::default() })
     }
 

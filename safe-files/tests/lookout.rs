@@ -18,7 +18,8 @@ fn at(at: SystemTime, directory: &Path, change: impl FnOnce()) {
 #[test]
 fn a_marker_is_seen_however_coarse_the_clock_of_the_file_system() {
     let now = SystemTime::now();
-    let second = SystemTime::UNIX_EPOCH + Duration::from_secs(now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
+    let second = SystemTime::UNIX_EPOCH
+        + Duration::from_secs(now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
     let ago = |millis| now - Duration::from_millis(millis);
     for (what, found, marked) in [
         ("long ago, then now", ago(3_600_000), now),

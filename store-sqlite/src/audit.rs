@@ -7,8 +7,9 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params, params_from_iter};
 use store_api::audit::{self, Summing};
 use store_api::{
-    AuditStore, Entity, Error, Event, Finish, GroupBy, List, NewEvent, NewRun, Page, PageRequest,
-    PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, RunStatus, SkillId, SummaryRow, rules, time,
+    AgentId, AuditStore, ChannelId, Entity, Error, Event, Finish, GroupBy, List, NewEvent, NewRun, Page,
+    PageRequest, PurgeReport, Result, Run, RunFilter, RunId, RunOutcome, RunStatus, SkillId, SummaryRow,
+    rules, time,
 };
 use store_api::{json, page::MAX_PAGE};
 
@@ -74,27 +75,27 @@ fn read_placed_run(row: &Row<'_>) -> Result<(Position, Run)> {
 
 /// The columns that are derived from a run's document: what writes store and `verify` compares.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Derived {
-    pub(crate) parent: Option<String>,
-    pub(crate) skill: Option<String>,
-    pub(crate) agent: Option<String>,
-    pub(crate) caller: String,
-    pub(crate) channel: Option<String>,
-    pub(crate) status: String,
+pub(crate) struct Derived<'r> {
+    pub(crate) parent: Option<&'r str>,
+    pub(crate) skill: Option<&'r str>,
+    pub(crate) agent: Option<&'r str>,
+    pub(crate) caller: &'r str,
+    pub(crate) channel: Option<&'r str>,
+    pub(crate) status: &'r str,
     pub(crate) started_at: i64,
     pub(crate) finished_at: Option<i64>,
 }
 
-impl Derived {
-    pub(crate) fn of(run: &Run) -> Result<Self> {
+impl<'r> Derived<'r> {
+    pub(crate) fn of(run: &'r Run) -> Result<Self> {
         let finished_at = run.finish.as_ref().map(|finish| time::nanos("finished_at", finish.finished_at));
         Ok(Derived {
-            parent: run.parent.as_ref().map(ToString::to_string),
-            skill: run.skill.as_ref().map(ToString::to_string),
-            agent: run.agent.as_ref().map(ToString::to_string),
-            caller: run.caller.to_string(),
-            channel: run.channel.as_ref().map(ToString::to_string),
-            status: run.status.to_string(),
+            parent: run.parent.as_ref().map(RunId::as_str),
+            skill: run.skill.as_ref().map(SkillId::as_str),
+            agent: run.agent.as_ref().map(AgentId::as_str),
+            caller: run.caller.as_str(),
+            channel: run.channel.as_ref().map(ChannelId::as_str),
+            status: run.status.as_str(),
             started_at: time::nanos("started_at", run.started_at)?,
             finished_at: finished_at.transpose()?,
         })

@@ -170,12 +170,12 @@ impl Verify<'_, '_> {
         self.tx.each(sql, [], |row| {
             let Some(run) = verification.check(audit::read_run(row))? else { return Ok(GO_ON) };
             let stored = audit::Derived {
-                parent: column(row, 3)?,
-                skill: column(row, 4)?,
-                agent: column(row, 5)?,
-                caller: column(row, 6)?,
-                channel: column(row, 7)?,
-                status: column(row, 8)?,
+                parent: optional_text(row, 3)?,
+                skill: optional_text(row, 4)?,
+                agent: optional_text(row, 5)?,
+                caller: text(row, 6)?,
+                channel: optional_text(row, 7)?,
+                status: text(row, 8)?,
                 started_at: column(row, 9)?,
                 finished_at: column(row, 10)?,
             };
