@@ -332,10 +332,10 @@ impl<E: Engine> Queue<E> {
     }
 
     fn flush(&self, open: E::Open, size: usize) -> Result<()> {
-        let start = now();
+        // Only a batch after one that was shared lingers.
+        let start = (size > 1).then(now);
         let result = self.engine.commit(open, size);
-        let took = now() - start;
-        lock(&self.line).flushed(size, took);
+        lock(&self.line).flushed(size, start.map(|start| now() - start));
         result
     }
 }
@@ -364,9 +364,11 @@ impl<O> Line<O> {
         expected.then(|| (self.usual_flush / 8).min(MAX_LINGER))
     }
 
-    /// Keeps in mind how large a batch was and how long its flush took; of the times, an average that forgets.
-    fn flushed(&mut self, size: usize, took: Duration) {
+    /// Keeps in mind how large a batch was and, if it was shared, how long its flush took; of the times, an average that
+    /// forgets.
+    fn flushed(&mut self, size: usize, took: Option<Duration>) {
         self.last_batch = size;
+        let Some(took) = took else { return };
         self.usual_flush = if self.usual_flush.is_zero() { took } else { (self.usual_flush * 7 + took) / 8 };
     }
 

@@ -37,10 +37,12 @@ fn nobody_lingers_while_somebody_waits_to_lead() {
 #[test]
 fn the_usual_flush_follows_the_last_ones() {
     let mut line = line(1, Duration::ZERO);
-    line.flushed(4, FLUSH);
+    line.flushed(4, Some(FLUSH));
     assert_eq!((line.last_batch, line.usual_flush), (4, FLUSH));
-    line.flushed(2, FLUSH * 9);
+    line.flushed(2, Some(FLUSH * 9));
     assert_eq!((line.last_batch, line.usual_flush), (2, FLUSH * 2));
+    line.flushed(1, None);
+    assert_eq!((line.last_batch, line.usual_flush), (1, FLUSH * 2), "that of one alone is not timed");
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn the_size_of_a_batch_is_what_the_next_one_expects() {
 #[test]
 fn a_batch_lingers_until_the_time_is_over_and_a_full_one_does_not() {
     let queue = queue(Duration::from_secs(60));
-    lock(&queue.line).flushed(2, Duration::from_secs(1));
+    lock(&queue.line).flushed(2, Some(Duration::from_secs(1)));
     let mut until = None;
     let start = now();
     assert!(queue.take_jobs(1, &mut until).is_empty());

@@ -72,6 +72,9 @@ const TURN: Duration = Duration::from_millis(25);
 /// How many runs are prepared in one transaction.
 const CHUNK: u64 = 1_000;
 
+/// How many such transactions there are at most. What uses up more in a measurement is measured for a shorter time.
+const MOST_CHUNKS: u64 = 100;
+
 impl Side {
     /// Opens a subject in a place of its own or another's, and fills it.
     pub(crate) fn fill(
@@ -108,23 +111,24 @@ impl Side {
         Seat { subject: &*self.subject, population: self.population, client }
     }
 
-    /// Measures what a case does, once.
+    /// Measures what a case does, once: for as long as there are runs to use up, if that is what it does.
     fn measure_case(&mut self, plan: &Plan, method: &Loop) -> Result<Tally> {
-        let tally = match method.needs {
-            Needs::Nothing => self.measure(plan, method.make)?,
-            Needs::ARun => {
-                let count = (2.0 * self.rate * plan.length.as_secs_f64()) as u64;
-                self.measure_using_up(plan, method.make, count.max(CHUNK))?
-            }
+        let end = match method.needs {
+            Needs::Nothing => plan.end,
+            Needs::ARun => self.prepared,
         };
+        let tally = self.measure(&Plan { end, ..*plan }, method.make)?;
         self.rate = tally.ops_per_second();
         Ok(tally)
     }
 
-    /// Measures an operation that uses up runs, for as long as there are any of about `count`.
-    fn measure_using_up(&mut self, plan: &Plan, make: Make, count: u64) -> Result<Tally> {
+    /// Prepares what a case uses up while it is measured, all of it before: to prepare some between two turns fills the
+    /// database's log, and chance would decide in whose turn that is copied back.
+    fn prepare_for(&mut self, plan: &Plan, method: &Loop) -> Result<()> {
+        let Needs::ARun = method.needs else { return Ok(()) };
+        let count = (2.0 * self.rate * plan.length.as_secs_f64()) as u64;
         let first = self.prepared;
-        for chunk in 0..count.div_ceil(CHUNK) {
+        for chunk in 0..count.clamp(CHUNK, MOST_CHUNKS * CHUNK).div_ceil(CHUNK) {
             let from = first + chunk * CHUNK;
             let runs: Vec<_> = (from..from + CHUNK).map(prepared).collect::<Result<_>>()?;
             self.subject.prepare(&runs)?;
@@ -132,9 +136,9 @@ impl Side {
         }
         self.next.store(first, Ordering::Relaxed);
         // The first one does not count: it may have to tidy up after so much was prepared.
-        self.measure(&Plan { clients: 1, batch: 1, end: first + 1, ..*plan }, make)?;
+        self.measure(&Plan { clients: 1, batch: 1, end: first + 1, ..*plan }, method.make)?;
         self.next.store(first + 1, Ordering::Relaxed);
-        self.measure(&Plan { end: self.prepared, ..*plan }, make)
+        Ok(())
     }
 }
 
@@ -163,10 +167,12 @@ impl Stage {
 
     /// Measures both in many short turns, after a time that opens connections and warms caches. A shared machine is
     /// now fast and now slow, for a second or a minute, so neither is measured long before the other.
-    fn round(&mut self, method: &Loop, plan: &Plan) -> Result<[Tally; 2]> {
-        let warm_up = Plan { length: plan.length / 3, ..*plan };
+    fn round(&mut self, nth: usize, method: &Loop, plan: &Plan) -> Result<[Tally; 2]> {
+        let warm_up = Plan { length: warm_up(nth, plan.length), ..*plan };
         for side in &mut self.sides {
+            side.prepare_for(&warm_up, method)?;
             side.measure_case(&warm_up, method)?;
+            side.prepare_for(plan, method)?;
         }
         let turns = turns(plan, self.sides[0].rate.min(self.sides[1].rate));
         let turn = Plan { length: plan.length / turns, ..*plan };
@@ -179,6 +185,15 @@ impl Stage {
         }
         Ok(tallies)
     }
+}
+
+/// How long the time before a measurement is: a third of it to two thirds, and not the same in two rounds. Every so many
+/// operations a database copies its log back, which takes as long as dozens of them. Did all rounds begin at one place of
+/// that cycle, one side could pay for a copy more in every one of them.
+fn warm_up(round: usize, length: Duration) -> Duration {
+    // Steps of the golden ratio never come close to where they have been.
+    let place = (round as f64 * 0.618_034).fract();
+    length.mul_f64((1.0 + place) / 3.0)
 }
 
 /// How often it is each one's turn in a measurement, if the slower one does so many operations a second: the more clients
@@ -227,12 +242,12 @@ fn looped(
     for &clients in numbers {
         let plan = Plan { clients, length: config.length, batch: batch(engine), end: u64::MAX };
         let mut rounds = [Vec::new(), Vec::new()];
-        for _ in 0..config.rounds {
+        for round in 0..config.rounds {
             let mut stage = match kept.take().filter(|kept| kept.serves(population)) {
                 Some(stage) => stage,
                 None => Stage::set(engine, population, config)?,
             };
-            let tallies = stage.round(method, &plan)?;
+            let tallies = stage.round(round, method, &plan)?;
             rounds.iter_mut().zip(tallies).for_each(|(rounds, tally)| rounds.push(tally));
             *kept = Some(stage);
         }
@@ -279,6 +294,16 @@ mod tests {
             populations.map(|wanted| stage.serves(wanted))
         });
         assert_eq!(serves, [[false; 3], [false, true, false], [false, false, true]]);
+    }
+
+    #[test]
+    fn no_two_rounds_begin_at_one_place() {
+        let length = Duration::from_millis(300);
+        let mut lengths: Vec<_> = (0..13).map(|round| warm_up(round, length)).collect();
+        lengths.sort();
+        assert!(lengths[0] >= length / 3 && lengths[12] < length * 2 / 3, "{lengths:?}");
+        let apart = lengths.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(apart.min().unwrap() > Duration::from_millis(4), "{lengths:?}");
     }
 
     #[test]
