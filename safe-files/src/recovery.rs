@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use store_api::{Error, Result, describe};
@@ -40,14 +40,24 @@ pub fn is_marked(database: &Path) -> Result<bool> {
 /// Looks for the marker of one database again and again, as a store does before each write.
 ///
 /// A marker that is left changes its directory. So the directory, held open, is asked when it last changed, which costs a
-/// fraction of asking for a path, and the marker is looked for when that is another time than at the last look.
+/// fraction of asking for a path, and the marker is looked for when that may have been after the last look.
 #[derive(Debug)]
 pub struct Lookout {
     marker: PathBuf,
     /// None where directories cannot be opened.
     directory: Option<File>,
-    /// When the directory had last changed at a look that found no marker, if no later change can bear the same time.
-    unmarked: Mutex<Option<SystemTime>>,
+    unmarked: Mutex<Option<Unmarked>>,
+}
+
+/// A directory in which there was no marker.
+#[derive(Debug, Clone, Copy)]
+struct Unmarked {
+    /// When it had last changed, as the file system has it.
+    changed: SystemTime,
+    /// When that was first seen.
+    seen: Instant,
+    /// It was looked into when every later change already had a later time.
+    settled: bool,
 }
 
 impl Lookout {
@@ -67,22 +77,25 @@ impl Lookout {
     /// # Errors
     /// `Backend`.
     pub fn is_marked(&self) -> Result<bool> {
-        let changed = self.directory.as_ref().map(|directory| directory.metadata()?.modified()).transpose();
+        let Some(directory) = &self.directory else { return exists(&self.marker) };
+        let changed = directory.metadata().and_then(|directory| directory.modified());
         let changed = changed.map_err(|e| failed("looking for", &self.marker, e))?;
         let mut unmarked = self.unmarked.lock();
-        if changed.is_some() && *unmarked == changed {
+        let before = unmarked.filter(|before| before.changed == changed);
+        if before.is_some_and(|before| before.settled) {
             return Ok(false);
         }
-        // Both before the look: what happens to the directory after it happens at another time.
-        let settled = changed.filter(|at| at.elapsed().is_ok_and(|ago| ago > longest_tick(*at)));
+        let now = Instant::now();
+        let seen = before.map_or(now, |before| before.seen);
+        let found = Unmarked { changed, seen, settled: now - seen > longest_tick(changed) };
         let marked = exists(&self.marker)?;
-        *unmarked = settled.filter(|_| !marked);
+        *unmarked = (!marked).then_some(found);
         Ok(marked)
     }
 }
 
-/// For how long the time that a file system gives to a change goes on being given to others, at the longest: some count
-/// in one or two seconds, all others in hundredths or less.
+/// For how long the time that a file system gives to a change is given to later ones too, at the longest: some count in
+/// one or two seconds, all others in hundredths or less.
 fn longest_tick(at: SystemTime) -> Duration {
     let in_seconds = at.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since.subsec_nanos() == 0);
     if in_seconds { Duration::from_secs(3) } else { Duration::from_millis(100) }

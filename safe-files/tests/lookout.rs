@@ -1,45 +1,53 @@
 //! A look for the marker that asks the directory when it last changed misses none.
 
 #![cfg(unix)] // where directories can be opened
-#![allow(clippy::unwrap_used)] // of the helper: each is an assertion
+#![allow(clippy::unwrap_used)] // of the helpers: each is an assertion
 
-use std::fs::File;
+use std::fs::{File, remove_file};
 use std::path::Path;
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use safe_files::recovery::{Lookout, mark, marker};
 
-/// A file system that gives the change which `change` makes the time `at`, as to everything within one of its ticks.
-fn at(at: SystemTime, directory: &Path, change: impl FnOnce()) {
+/// Longer than the tick of a file system that does not count in seconds.
+const LONG: Duration = Duration::from_millis(150);
+
+/// A time in seconds and nanoseconds.
+fn time(seconds: u64, nanos: u32) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+}
+
+/// A change that `change` makes of a directory, at this time as the file system has it.
+fn at(time: SystemTime, directory: &Path, change: impl FnOnce()) {
     change();
-    File::open(directory).unwrap().set_modified(at).unwrap();
+    File::open(directory).unwrap().set_modified(time).unwrap();
 }
 
 #[test]
 fn a_marker_is_seen_however_coarse_the_clock_of_the_file_system() {
-    let now = SystemTime::now();
-    let second = SystemTime::UNIX_EPOCH
-        + Duration::from_secs(now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
-    let ago = |millis| now - Duration::from_millis(millis);
-    for (what, found, marked) in [
-        ("long ago, then now", ago(3_600_000), now),
-        ("twice in one tick", now, now),
-        ("twice in one second", second - Duration::from_secs(1), second - Duration::from_secs(1)),
-        ("in the future, then now", now + Duration::from_secs(60), now),
-        ("in the future, and again", now + Duration::from_secs(60), now + Duration::from_secs(60)),
+    let (early, late, whole) = (time(1_000, 5), time(2_000, 5), time(1_000, 0));
+    for (what, found, pause, marked) in [
+        ("later", early, LONG, late),
+        ("at once, and later", early, Duration::ZERO, late),
+        ("earlier, for the clock was set back", late, LONG, early),
+        ("in the same tick", early, Duration::ZERO, early),
+        ("in the same second", whole, LONG, whole),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("s.db");
         let lookout = Lookout::of(&database).unwrap();
         at(found, directory.path(), || ());
-        for _ in 0..3 {
+        assert!(!lookout.is_marked().unwrap(), "{what}");
+        if !pause.is_zero() {
+            sleep(pause);
             assert!(!lookout.is_marked().unwrap(), "{what}");
         }
         at(marked, directory.path(), || mark(&database, "the disk is gone").unwrap());
         for _ in 0..3 {
             assert!(lookout.is_marked().unwrap(), "{what}");
         }
-        std::fs::remove_file(marker(&database)).unwrap();
+        remove_file(marker(&database)).unwrap();
         assert!(!lookout.is_marked().unwrap(), "{what}");
     }
 }
@@ -50,9 +58,12 @@ fn a_directory_that_has_not_changed_is_not_looked_into() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("s.db");
     let lookout = Lookout::of(&database).unwrap();
-    let long_ago = SystemTime::now() - Duration::from_secs(3600);
-    at(long_ago, directory.path(), || ());
+    at(time(1_000, 5), directory.path(), || ());
     assert!(!lookout.is_marked().unwrap());
-    at(long_ago, directory.path(), || mark(&database, "at a time that no file system would give").unwrap());
+    sleep(LONG);
     assert!(!lookout.is_marked().unwrap());
+    at(time(1_000, 5), directory.path(), || mark(&database, "at a time that no file system gives").unwrap());
+    assert!(!lookout.is_marked().unwrap());
+    at(time(1_000, 6), directory.path(), || ());
+    assert!(lookout.is_marked().unwrap());
 }
