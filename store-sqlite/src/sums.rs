@@ -79,13 +79,12 @@ pub(crate) fn checkpoint_head(run: &str, iteration: i64, lease: &LeaseColumns<'_
     stored(lease.sum(of(b"checkpoints.head").and(run.as_bytes()).and(&iteration.to_le_bytes())))
 }
 
-/// A number that may be absent: whether it is there, then the number.
+/// A number that may be absent: whether it is there, then the number. Put together as one, which stays in registers: of
+/// parts written one by one a checksum that reads across them waits for both.
 fn optional(value: Option<i64>) -> [u8; 9] {
+    let whole = value.map_or(0, |value| 1 | u128::from(value.cast_unsigned()) << 8);
     let mut bytes = [0; 9];
-    if let Some(value) = value {
-        bytes[0] = 1;
-        bytes[1..].copy_from_slice(&value.to_le_bytes());
-    }
+    bytes.copy_from_slice(&whole.to_le_bytes()[..9]);
     bytes
 }
 
