@@ -1,4 +1,4 @@
-//! Checkpoints: how far each is and its document, and beside it who has claimed it.
+//! Checkpoints: the head and the document of each, and beside those that were ever claimed who has them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,77 +23,119 @@ fn not_found(run: &RunId) -> Error {
     Error::not_found(Entity::Checkpoint, run.as_str())
 }
 
-/// How far a checkpoint is, as it stands before the document: sealed by itself, so that a save checks it and need not
-/// read the state.
-pub(crate) fn sealed_iteration(key: &[u8], iteration: u64) -> Vec<u8> {
-    value::seal(CHECKPOINTS, key, &iteration.to_be_bytes())
+/// What stands before the document of a checkpoint: sealed by itself, so that who needs no more need not read the state.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) iteration: u64,
+    /// Whether it was ever claimed: then, and only then, there is a claim beside it, held or let go.
+    pub(crate) claimed: bool,
 }
 
-/// The two parts of a checkpoint's body: how far it is, and the document.
-fn parts<'b>(key: &[u8], body: &'b [u8]) -> Result<(u64, &'b [u8])> {
-    let short = || Error::corrupt(value::place(CHECKPOINTS, key), "is too short");
-    let (sealed, doc) = body.split_first_chunk::<{ value::SEALED_NUMBER }>().ok_or_else(short)?;
-    let iteration = value::open(CHECKPOINTS, key, sealed)?.first_chunk().ok_or_else(short)?;
-    Ok((u64::from_be_bytes(*iteration), doc))
+/// How many bytes a head takes.
+const SEALED_HEAD: usize = value::HEADER + size_of::<u64>() + 1;
+
+impl Head {
+    pub(crate) fn sealed(self, key: &[u8]) -> Vec<u8> {
+        let mut fields = self.iteration.to_be_bytes().to_vec();
+        fields.push(self.claimed.into());
+        value::seal(CHECKPOINTS, key, &fields)
+    }
 }
 
-/// The checkpoint in a body that was opened.
-pub(crate) fn read(key: &[u8], body: &[u8]) -> Result<Checkpoint> {
-    let (iteration, doc) = parts(key, body)?;
+/// The two parts of a checkpoint's body: its head and its document.
+fn parts<'b>(key: &[u8], body: &'b [u8]) -> Result<(Head, &'b [u8])> {
+    let damaged = |detail: &str| Error::corrupt(value::place(CHECKPOINTS, key), detail.to_owned());
+    let (sealed, doc) = body.split_first_chunk::<SEALED_HEAD>().ok_or_else(|| damaged("is too short"))?;
+    let (iteration, claimed) = match value::open(CHECKPOINTS, key, sealed)?.split_first_chunk() {
+        Some((iteration, [0])) => (iteration, false),
+        Some((iteration, [1])) => (iteration, true),
+        _ => return Err(damaged("has no head")),
+    };
+    Ok((Head { iteration: u64::from_be_bytes(*iteration), claimed }, doc))
+}
+
+/// The head of a checkpoint from its stored value, of which nothing else is checked.
+fn head(key: &[u8], stored: &[u8]) -> Result<Head> {
+    parts(key, value::split(stored).1).map(|(head, _)| head)
+}
+
+/// The checkpoint in a body that was opened, and whether it was ever claimed.
+pub(crate) fn read(key: &[u8], body: &[u8]) -> Result<(Checkpoint, bool)> {
+    let (head, doc) = parts(key, body)?;
     let checkpoint: Checkpoint = decode(CHECKPOINTS, key, doc)?;
-    if checkpoint.iteration != iteration {
+    if checkpoint.iteration != head.iteration {
         return Err(Error::corrupt(value::place(CHECKPOINTS, key), "iteration and document disagree"));
     }
-    Ok(checkpoint)
-}
-
-/// A claim with its key, which is that of its checkpoint too.
-fn keyed_claim(key: &[u8], body: &[u8]) -> Result<(Vec<u8>, Option<Lease>)> {
-    Ok((key.to_vec(), decode(CHECKPOINT_CLAIMS, key, body)?))
+    Ok((checkpoint, head.claimed))
 }
 
 impl Tx<'_> {
-    pub(crate) fn put_claim(&self, key: &[u8], lease: Option<&Lease>) -> Result<()> {
-        self.put_record(CHECKPOINT_CLAIMS, key, &lease)
-    }
-
     /// Stores a checkpoint, and nothing of the claim on it.
-    pub(crate) fn put_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+    fn put_checkpoint(&self, checkpoint: &Checkpoint, claimed: bool) -> Result<()> {
         let key = key(&checkpoint.run);
         self.put_written(CHECKPOINTS, &key, |body| {
-            body.extend(sealed_iteration(&key, checkpoint.iteration));
+            body.extend(Head { iteration: checkpoint.iteration, claimed }.sealed(&key));
             json::encode_into(body, checkpoint)
         })
     }
 
     /// Stores a checkpoint of a run that has none.
     pub(crate) fn insert_checkpoint(&self, checkpoint: &Checkpoint, lease: Option<&Lease>) -> Result<()> {
-        self.put_checkpoint(checkpoint)?;
-        self.put_claim(&key(&checkpoint.run), lease)
+        self.put_checkpoint(checkpoint, lease.is_some())?;
+        lease.map_or(Ok(()), |lease| self.put_claim(&key(&checkpoint.run), Some(lease)))
     }
 
-    /// The claim on a checkpoint that must be there.
-    fn claim_on(&self, run: &RunId) -> Result<Option<Lease>> {
-        self.record(CHECKPOINT_CLAIMS, &key(run))?.ok_or_else(|| not_found(run))
+    /// Moves the claim on a checkpoint that was claimed before.
+    fn put_claim(&self, key: &[u8], lease: Option<&Lease>) -> Result<()> {
+        self.put_record(CHECKPOINT_CLAIMS, key, &lease)
+    }
+
+    /// Says in the head of a checkpoint that it was claimed: what a claim costs once.
+    fn put_claimed(&self, key: &[u8]) -> Result<()> {
+        let claimed = self.read(CHECKPOINTS, key, |body| {
+            let (head, doc) = parts(key, body)?;
+            Ok([&Head { claimed: true, ..head }.sealed(key), doc].concat())
+        })?;
+        self.put_body(CHECKPOINTS, key, &claimed.ok_or_else(|| missing(CHECKPOINTS, key))?)
+    }
+
+    /// The head of a checkpoint that must be there.
+    fn head(&self, run: &RunId) -> Result<Head> {
+        let key = key(run);
+        self.look(CHECKPOINTS, &key, |stored| head(&key, stored))?.ok_or_else(|| not_found(run))
+    }
+
+    /// The claim on a checkpoint, of which its head says whether it was ever claimed.
+    pub(crate) fn claim_beside(&self, key: &[u8], claimed: bool) -> Result<Option<Lease>> {
+        if claimed { self.expected(CHECKPOINT_CLAIMS, key) } else { Ok(None) }
+    }
+
+    fn expected_checkpoint(&self, key: &[u8]) -> Result<(Checkpoint, bool)> {
+        self.read(CHECKPOINTS, key, |body| read(key, body))?.ok_or_else(|| missing(CHECKPOINTS, key))
     }
 
     /// The lease of the checkpoint that `token` holds at `now`.
     fn held_claim(&self, run: &RunId, token: LeaseToken, now: DateTime<Utc>) -> Result<Lease> {
-        let lease = self.claim_on(run)?;
+        let lease = self.claim_beside(&key(run), self.head(run)?.claimed)?;
         lease::held(Entity::Checkpoint, run.as_str(), lease.as_ref(), token, now).cloned()
     }
 
     /// Gives a new lease on a checkpoint.
-    fn grant(&self, run: &RunId, worker: &WorkerId, now: DateTime<Utc>, length: Duration) -> Result<Lease> {
+    fn grant(
+        &self,
+        run: &RunId,
+        claimed: bool,
+        worker: &WorkerId,
+        now: DateTime<Utc>,
+        length: Duration,
+    ) -> Result<Lease> {
+        let key = key(run);
         let lease = Lease::grant(worker, LeaseToken(self.next_number()?), now, length)?;
-        self.put_claim(&key(run), Some(&lease))?;
+        if !claimed {
+            self.put_claimed(&key)?;
+        }
+        self.put_claim(&key, Some(&lease))?;
         Ok(lease)
-    }
-
-    /// The checkpoint on which there is a claim of this key.
-    fn claimed_checkpoint(&self, key: &[u8]) -> Result<Arc<Checkpoint>> {
-        let found = self.read(CHECKPOINTS, key, |body| read(key, body))?;
-        found.map(Arc::new).ok_or_else(|| missing(CHECKPOINTS, key))
     }
 }
 
@@ -101,44 +143,48 @@ impl CheckpointStore for Tx<'_> {
     fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         checkpoint.validate()?;
         let key = key(&checkpoint.run);
-        let iteration = |stored: &[u8]| parts(&key, value::split(stored).1).map(|(iteration, _)| iteration);
-        match self.look(CHECKPOINTS, &key, iteration)? {
+        match self.look(CHECKPOINTS, &key, |stored| head(&key, stored))? {
             None if self.has(CHECKPOINT_CLAIMS, &key)? => Err(missing(CHECKPOINTS, &key)),
             None => self.insert_checkpoint(checkpoint, None),
-            Some(stored) => {
-                checkpoint.may_replace(stored)?;
-                self.put_checkpoint(checkpoint)
+            Some(Head { iteration, claimed }) => {
+                checkpoint.may_replace(iteration)?;
+                self.put_checkpoint(checkpoint, claimed)
             }
         }
     }
 
     fn load(&self, run: &RunId) -> Result<Option<Arc<Checkpoint>>> {
         let key = key(run);
-        Ok(self.read(CHECKPOINTS, &key, |body| read(&key, body))?.map(Arc::new))
+        let found = self.read(CHECKPOINTS, &key, |body| read(&key, body))?;
+        Ok(found.map(|(checkpoint, _)| Arc::new(checkpoint)))
     }
 
     fn delete(&self, run: &RunId) -> Result<()> {
-        self.claim_on(run)?;
-        Tx::delete(self, CHECKPOINTS, &key(run))?;
-        Tx::delete(self, CHECKPOINT_CLAIMS, &key(run)).map(drop)
+        let key = key(run);
+        if self.head(run)?.claimed {
+            Tx::delete(self, CHECKPOINT_CLAIMS, &key)?;
+        }
+        Tx::delete(self, CHECKPOINTS, &key).map(drop)
     }
 
     fn interrupted(&self, page: &PageRequest) -> Result<Page<Interrupted>> {
         let position = page.position::<RunId>(List::Interrupted)?;
         let span = position.map_or(Span::all(), |run| Span::all().after(&key(&run)));
-        let (claims, more) =
-            self.page(CHECKPOINT_CLAIMS, span, Order::Forwards, page.limit(), keyed_claim)?;
-        let list = |(key, lease): (Vec<u8>, Option<Lease>)| {
-            Ok(Interrupted { checkpoint: self.claimed_checkpoint(&key)?, lease })
+        let (found, more) = self.page(CHECKPOINTS, span, Order::Forwards, page.limit(), read)?;
+        let list = |(checkpoint, claimed): (Checkpoint, bool)| {
+            let lease = self.claim_beside(&key(&checkpoint.run), claimed)?;
+            Ok(Interrupted { checkpoint: Arc::new(checkpoint), lease })
         };
-        let found = claims.into_iter().map(list).collect::<Result<_>>()?;
+        let found = found.into_iter().map(list).collect::<Result<_>>()?;
         Page::of(List::Interrupted, found, more, |found: &Interrupted| found.checkpoint.run.clone())
     }
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, lease: Duration) -> Result<Lease> {
         lease::end(now, lease)?;
-        lease::check_claimable(Entity::Checkpoint, run.as_str(), self.claim_on(run)?.as_ref(), now)?;
-        self.grant(run, worker, now, lease)
+        let claimed = self.head(run)?.claimed;
+        let held = self.claim_beside(&key(run), claimed)?;
+        lease::check_claimable(Entity::Checkpoint, run.as_str(), held.as_ref(), now)?;
+        self.grant(run, claimed, worker, now, lease)
     }
 
     fn claim_interrupted(
@@ -150,14 +196,16 @@ impl CheckpointStore for Tx<'_> {
     ) -> Result<Vec<Interrupted>> {
         rules::check_max(max)?;
         lease::end(now, lease)?;
+        // Of those that are held, no more than the head.
+        let heads = |key: &[u8], stored: &[u8]| Ok((key.to_vec(), head(key, stored)?.claimed));
         let found =
-            self.pick(CHECKPOINT_CLAIMS, Span::all(), Order::Forwards, max, keyed_claim, |(key, held)| {
-                let is_free = lease::claimable(held.as_ref(), now);
-                is_free.then(|| self.claimed_checkpoint(&key)).transpose()
+            self.pick_stored(CHECKPOINTS, Span::all(), Order::Forwards, max, heads, |(key, claimed)| {
+                let is_free = lease::claimable(self.claim_beside(&key, claimed)?.as_ref(), now);
+                is_free.then(|| self.expected_checkpoint(&key)).transpose()
             })?;
-        let claim = |checkpoint: Arc<Checkpoint>| {
-            let lease = self.grant(&checkpoint.run, worker, now, lease)?;
-            Ok(Interrupted { checkpoint, lease: Some(lease) })
+        let claim = |(checkpoint, claimed): (Checkpoint, bool)| {
+            let lease = self.grant(&checkpoint.run, claimed, worker, now, lease)?;
+            Ok(Interrupted { checkpoint: Arc::new(checkpoint), lease: Some(lease) })
         };
         found.into_iter().map(claim).collect()
     }

@@ -59,7 +59,7 @@ use crate::tx::Tx;
 use crate::writer::Held;
 
 /// The version of the layout that this version writes, and the newest that it reads.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// How long a call waits unless it is told otherwise.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);

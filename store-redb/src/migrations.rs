@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use store_api::{Error, Lease, Result, RunState};
 
 use crate::SCHEMA;
-use crate::checkpoint;
+use crate::checkpoint::Head;
 use crate::error::Edge;
 use crate::kv::Kv;
 use crate::open::{Mark, begin, mark_key};
@@ -30,7 +30,10 @@ pub(crate) fn run(edge: &Arc<Edge>, database: &Database, schema: u32) -> Result<
         if schema < 2 {
             run_states_as_fields(&tx)?;
         }
-        iterations_with_checkpoints(&tx, operation)?;
+        if schema < 3 {
+            iterations_with_checkpoints(&tx, operation)?;
+        }
+        claims_of_the_claimed(&tx, operation)?;
         tx.put_record(META, &mark_key(), &Mark::current())
     })?;
     writing.commit()
@@ -65,16 +68,51 @@ fn iterations_with_checkpoints(tx: &Tx<'_>, kv: &dyn Kv) -> Result<()> {
                 (None, None) => None,
             };
             let Some(iteration) = iteration else { return Ok(()) };
-            let (sum, body) = value::split(stored);
-            let body = [&checkpoint::sealed_iteration(key, iteration), body].concat();
-            match document {
-                Some(_) => tx.put_body(CHECKPOINTS, key, &body),
-                // With the checksum that it did not keep before.
-                None => kv.put(CHECKPOINTS, key, &[sum, &body].concat()),
-            }
+            let sealed = value::seal(CHECKPOINTS, key, &iteration.to_be_bytes());
+            put_behind(tx, kv, key, &sealed, value::split(stored), document.is_some())
         })
     })?;
-    each(tx, CHECKPOINT_CLAIMS, |key, head: Head| tx.put_claim(key, head.lease.as_ref()))
+    each(tx, CHECKPOINT_CLAIMS, |key, head: Head| tx.put_record(CHECKPOINT_CLAIMS, key, &head.lease))
+}
+
+/// From schema 3 to 4: there was a claim beside every checkpoint, null where nobody had it, and the head did not say
+/// whether there is to be one. What is damaged of either stays so.
+fn claims_of_the_claimed(tx: &Tx<'_>, kv: &dyn Kv) -> Result<()> {
+    const SEALED_ITERATION: usize = value::HEADER + size_of::<u64>();
+    tx.raw(CHECKPOINTS, |entries| {
+        entries.iter().try_for_each(|(key, stored)| {
+            let is_whole = sound(value::open(CHECKPOINTS, key, stored))?.is_some();
+            let (sum, body) = value::split(stored);
+            let Some((sealed, doc)) = body.split_at_checked(SEALED_ITERATION) else { return Ok(()) };
+            let iteration = sound(value::open(CHECKPOINTS, key, sealed))?.and_then(<[u8]>::first_chunk);
+            let Some(iteration) = iteration else { return Ok(()) };
+            let claim = sound(tx.record::<Option<Lease>>(CHECKPOINT_CLAIMS, key))?;
+            let claimed = claim != Some(Some(None));
+            if !claimed {
+                tx.delete(CHECKPOINT_CLAIMS, key)?;
+            }
+            let head = Head { iteration: u64::from_be_bytes(*iteration), claimed };
+            put_behind(tx, kv, key, &head.sealed(key), (sum, doc), is_whole)
+        })
+    })
+}
+
+/// Stores a checkpoint with another head before its document. One that is not whole keeps the checksum that it did not
+/// keep before.
+fn put_behind(
+    tx: &Tx<'_>,
+    kv: &dyn Kv,
+    key: &[u8],
+    head: &[u8],
+    (sum, doc): (&[u8], &[u8]),
+    is_whole: bool,
+) -> Result<()> {
+    let body = [head, doc].concat();
+    if is_whole {
+        tx.put_body(CHECKPOINTS, key, &body)
+    } else {
+        kv.put(CHECKPOINTS, key, &[sum, &body].concat())
+    }
 }
 
 /// Gives `put` each record of a table as older schemas have it. One that is damaged stays as it is, to be found when

@@ -10,9 +10,7 @@ use store_api::{
 use crate::budget::account_of;
 use crate::checkpoint;
 use crate::keys::{self, Fields, Span};
-use crate::tables::{
-    ACCOUNTS, CHARGES, CHECKPOINT_CLAIMS, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, Table, VERSIONS,
-};
+use crate::tables::{ACCOUNTS, CHARGES, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, Table, VERSIONS};
 use crate::tx::{Tx, decode};
 use crate::value;
 
@@ -67,8 +65,8 @@ impl Tx<'_> {
 
     fn export_checkpoints(&self, sink: &mut Sink<'_>) -> Result<()> {
         let read = |key: &[u8], body: &[u8]| Ok((key.to_vec(), checkpoint::read(key, body)?));
-        self.every(CHECKPOINTS, Span::all(), read, |(key, checkpoint)| {
-            let lease = self.expected(CHECKPOINT_CLAIMS, &key)?;
+        self.every(CHECKPOINTS, Span::all(), read, |(key, (checkpoint, claimed))| {
+            let lease = self.claim_beside(&key, claimed)?;
             sink(Record::Checkpoint(CheckpointRecord { checkpoint: checkpoint.into(), lease }))
         })
     }

@@ -233,9 +233,23 @@ impl<'k> Tx<'k> {
         Ok((found, seen.len() > limit))
     }
 
-    /// Up to `limit` of what `pick` makes of what `read` made of the entries of a span. `pick` may pass over some, and
-    /// it may read elsewhere.
+    /// Up to `limit` of what `pick` makes of what `read` made of the entries of a span, their values checked. `pick` may
+    /// pass over some, and it may read elsewhere.
     pub(crate) fn pick<E, T>(
+        &self,
+        table: Table,
+        span: Span,
+        order: Order,
+        limit: usize,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<E>,
+        pick: impl FnMut(E) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let read = |key: &[u8], stored: &[u8]| read(key, value::open(table, key, stored)?);
+        self.pick_stored(table, span, order, limit, read, pick)
+    }
+
+    /// The same of values as they stand, unchecked.
+    pub(crate) fn pick_stored<E, T>(
         &self,
         table: Table,
         mut span: Span,
@@ -246,9 +260,7 @@ impl<'k> Tx<'k> {
     ) -> Result<Vec<T>> {
         let mut found = Vec::new();
         loop {
-            let chunk = self.next_chunk(table, &mut span, order, limit, |key, stored| {
-                read(key, value::open(table, key, stored)?)
-            })?;
+            let chunk = self.next_chunk(table, &mut span, order, limit, &mut read)?;
             for entry in chunk.found {
                 found.extend(pick(entry)?);
                 if found.len() >= limit {

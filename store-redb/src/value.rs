@@ -6,10 +6,7 @@ use store_api::{Error, Result};
 use crate::tables::Table;
 
 /// How many bytes the checksum takes.
-const HEADER: usize = size_of::<u64>();
-
-/// How many bytes a value takes that holds a number of eight.
-pub(crate) const SEALED_NUMBER: usize = HEADER + size_of::<u64>();
+pub(crate) const HEADER: usize = size_of::<u64>();
 
 /// A value to store: the checksum over table, key and body, then the body, which `write` appends.
 ///

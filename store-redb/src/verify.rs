@@ -220,10 +220,12 @@ impl<'k> Check<'_, 'k> {
     }
 
     fn checkpoint(&mut self, key: &[u8], body: &[u8]) -> Result<()> {
-        let checkpoint = checkpoint::read(key, body)?;
+        let (checkpoint, claimed) = checkpoint::read(key, body)?;
         is_key_of(CHECKPOINTS, key, &Key::new().text(checkpoint.run.as_str()))?;
-        self.counted(CHECKPOINT_CLAIMS);
-        let lease: Option<Lease> = self.tx.expected(CHECKPOINT_CLAIMS, key)?;
+        if claimed {
+            self.counted(CHECKPOINT_CLAIMS);
+        }
+        let lease = self.tx.claim_beside(key, claimed)?;
         self.lease(CHECKPOINT_CLAIMS, key, lease.as_ref())
     }
 }

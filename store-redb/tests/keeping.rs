@@ -459,7 +459,7 @@ fn a_save_checks_how_far_the_run_was_and_replaces_a_damaged_state() {
     };
     save(5).unwrap();
     let flip = |byte: usize| harm(&path, "checkpoints", b"r\0\0", |stored| stored[byte] ^= 1);
-    for byte in 8..24 {
+    for byte in 8..25 {
         flip(byte);
         for iteration in [4, 9] {
             assert_eq!(save(iteration).unwrap_err().kind(), ErrorKind::Corrupt, "byte {byte}");
@@ -475,6 +475,45 @@ fn a_save_checks_how_far_the_run_was_and_replaces_a_damaged_state() {
     assert!(Store::verify(&RedbStore::open(&path).unwrap()).unwrap().is_sound());
     harm(&path, "checkpoints", b"r\0\0", |stored| stored.truncate(20));
     assert_eq!(save(9).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// Only a checkpoint that was claimed has a claim beside it, and one that is lost is not taken for none.
+#[test]
+fn a_claim_that_is_lost_is_damage() {
+    let (_directory, path) = place();
+    let store = RedbStore::open(&path).unwrap();
+    let run = |id: &str| RunId::new(id).unwrap();
+    for id in ["claimed", "saved"] {
+        store.checkpoints().save(&Checkpoint::new(run(id), 1, "s".into(), at(0))).unwrap();
+    }
+    let (worker, minute) = (WorkerId::new("w").unwrap(), Duration::from_secs(60));
+    let lease = store.checkpoints().claim(&run("claimed"), at(1), &worker, minute).unwrap();
+    store.checkpoints().release_claim(&run("claimed"), lease.token, at(2)).unwrap();
+    store.checkpoints().save(&Checkpoint::new(run("claimed"), 2, "s".into(), at(3))).unwrap();
+    let claims = |store: RedbStore| {
+        Store::close(&store).unwrap();
+        let of_claims = |entry: &rot::Entry| entry.table == "checkpoint_heads";
+        rot::entries(&path).into_iter().filter(of_claims).map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    assert_eq!(claims(store), [b"claimed\0\0"]);
+
+    let raw = Database::open(&path).unwrap();
+    let tx = raw.begin_write().unwrap();
+    let table = TableDefinition::<&[u8], &[u8]>::new("checkpoint_heads");
+    tx.open_table(table).unwrap().remove(b"claimed\0\0".as_slice()).unwrap();
+    tx.commit().unwrap();
+    raw.close().unwrap();
+    let store = RedbStore::open(&path).unwrap();
+    let corrupt = |error: Error| assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    corrupt(store.checkpoints().interrupted(&PageRequest::default()).unwrap_err());
+    corrupt(store.checkpoints().claim(&run("claimed"), at(4), &worker, minute).unwrap_err());
+    corrupt(store.checkpoints().claim_interrupted(at(4), &worker, minute, 9).unwrap_err());
+    store.checkpoints().claim(&run("saved"), at(4), &worker, minute).unwrap();
+    assert!(!Store::verify(&store).unwrap().is_sound());
+    store.checkpoints().delete(&run("claimed")).unwrap();
+    store.checkpoints().delete(&run("saved")).unwrap();
+    assert!(Store::verify(&store).unwrap().is_sound());
+    assert!(claims(store).is_empty());
 }
 
 /// Damage stays damage: what is sound beside it can be read.
@@ -493,15 +532,21 @@ fn a_damaged_run_state_keeps_no_older_file_from_being_opened() {
 /// how far the run was is not forgotten.
 #[test]
 fn a_damaged_checkpoint_of_an_older_file_stays_as_damaged_as_it_was() {
-    let (_directory, path) = place();
-    fs::copy(fixture(2), &path).unwrap();
-    let flip_last = |stored: &mut Vec<u8>| *stored.last_mut().unwrap() ^= 1;
-    harm(&path, "checkpoints", b"run 0\0\0", flip_last);
-    harm(&path, "checkpoint_heads", b"run 1\0\0", flip_last);
-    for table in ["checkpoints", "checkpoint_heads"] {
-        harm(&path, table, b"run 2\0\0", flip_last);
+    for schema in [2, 3] {
+        let (_directory, path) = place();
+        fs::copy(fixture(schema), &path).unwrap();
+        stays_as_damaged_as_it_was(&path);
     }
-    let store = RedbStore::open(&path).unwrap();
+}
+
+fn stays_as_damaged_as_it_was(path: &Path) {
+    let flip_last = |stored: &mut Vec<u8>| *stored.last_mut().unwrap() ^= 1;
+    harm(path, "checkpoints", b"run 0\0\0", flip_last);
+    harm(path, "checkpoint_heads", b"run 1\0\0", flip_last);
+    // Where schema 3 says how far the run is, and schema 2 has the document.
+    harm(path, "checkpoints", b"run 2\0\0", |stored| stored[20] ^= 1);
+    harm(path, "checkpoint_heads", b"run 2\0\0", flip_last);
+    let store = RedbStore::open(path).unwrap();
     let checkpoints = store.checkpoints();
     let run = |number: u8| RunId::new(format!("run {number}")).unwrap();
     let save = |number, iteration| {
@@ -523,7 +568,7 @@ fn a_damaged_checkpoint_of_an_older_file_stays_as_damaged_as_it_was() {
 #[test]
 fn a_file_of_an_older_schema_is_recovered_too() {
     let (_directory, path) = place();
-    for schema in [1, 2] {
+    for schema in [1, 2, 3] {
         fs::copy(fixture(schema), &path).unwrap();
         mark(&path, "a flush failed").unwrap();
         let store = RedbStore::open(&path).unwrap();

@@ -54,7 +54,7 @@ fn a_new_store_is_one_file_of_its_owner_alone() {
     }
     let info = Store::info(&store);
     assert_eq!((info.engine.as_str(), info.version.as_str()), ("redb", "redb 4.6.0"));
-    assert_eq!((info.durability, info.multi_process, info.schema), (Durability::PowerLoss, false, 3));
+    assert_eq!((info.durability, info.multi_process, info.schema), (Durability::PowerLoss, false, 4));
     assert_eq!(info.path.unwrap(), directory.path().canonicalize().unwrap().join("agents.redb"));
 }
 
@@ -221,9 +221,9 @@ fn redb_files_of_others_are_refused_and_untouched() {
 fn a_newer_schema_is_refused_and_untouched() {
     let (_directory, path) = place();
     harness::store(&path);
-    harness::mark(&path, r#"{"application":"agst","schema":4}"#);
+    harness::mark(&path, r#"{"application":"agst","schema":5}"#);
     let error = refused(&path, ErrorKind::SchemaTooNew);
-    assert!(matches!(error, Error::SchemaTooNew { found: 4, supported: 3 }));
+    assert!(matches!(error, Error::SchemaTooNew { found: 5, supported: 4 }));
 }
 
 /// A copy of the file that redb has open: what stands there when its process is killed.
@@ -247,7 +247,7 @@ fn files_that_are_not_ours_and_were_not_closed_are_refused_and_untouched() {
     fs::remove_file(&path).unwrap();
 
     harness::store(&path);
-    harness::mark(&path, r#"{"application":"agst","schema":4}"#);
+    harness::mark(&path, r#"{"application":"agst","schema":5}"#);
     let raw = Database::open(&path).unwrap();
     refused(&killed(&path, &raw), ErrorKind::SchemaTooNew);
 }
