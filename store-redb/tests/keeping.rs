@@ -25,6 +25,15 @@ fn place() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+/// Says that it is over when it goes, also where a test fails: a thread that goes on until then would keep it from ending.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn at(nanos: i64) -> chrono::DateTime<chrono::Utc> {
     time::from_nanos(nanos)
 }
@@ -99,6 +108,7 @@ fn a_sound_store_verifies_also_while_it_is_read_and_written() {
     assert!(before.records > 30, "{before:?}");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _over = Over(&done);
         scope.spawn(|| {
             for seq in 1.. {
                 let mut checkpoint = Checkpoint::new(RunId::new("run 0").unwrap(), seq, "x".into(), at(60));
@@ -113,7 +123,6 @@ fn a_sound_store_verifies_also_while_it_is_read_and_written() {
             let found = Store::verify(&store).unwrap();
             assert!(found.is_sound(), "{found:?}");
         }
-        done.store(true, Ordering::Relaxed);
     });
     // Nothing of the check has reached the file.
     Store::close(&store).unwrap();
@@ -129,6 +138,7 @@ fn a_backup_is_whole_private_and_clobbers_nothing() {
     let records = export(&store);
     Store::backup(&store, &copy).unwrap();
     std::thread::scope(|scope| {
+        let over = Over(&done);
         scope.spawn(|| {
             for number in 0.. {
                 let id = RunId::new(format!("while {number}")).unwrap();
@@ -140,7 +150,7 @@ fn a_backup_is_whole_private_and_clobbers_nothing() {
         });
         let busy = directory.path().join("busy.redb");
         Store::backup(&store, &busy).unwrap();
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         let busy = RedbStore::open(&busy).unwrap();
         assert!(Store::verify(&busy).unwrap().is_sound(), "a copy taken while others write is consistent");
     });

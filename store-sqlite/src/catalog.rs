@@ -96,20 +96,20 @@ pub(crate) fn run_state<D: Definition>(id: &str, row: &Row<'_>, at: usize) -> Re
 
 /// The columns and facets that are derived from a document: what `save` writes and `verify` compares.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Derived {
-    pub(crate) owner: String,
-    pub(crate) name: String,
-    pub(crate) visibility: &'static str,
+pub(crate) struct Derived<'d> {
+    pub(crate) owner: &'d str,
+    pub(crate) name: &'d str,
+    pub(crate) visibility: &'d str,
     pub(crate) exposed: bool,
     pub(crate) scheduled: bool,
     pub(crate) webhook: Option<String>,
 }
 
-impl Derived {
-    pub(crate) fn of<D: Definition>(doc: &D) -> Self {
+impl<'d> Derived<'d> {
+    pub(crate) fn of<D: Definition>(doc: &'d D) -> Self {
         Derived {
-            owner: doc.owner().to_string(),
-            name: doc.name().to_string(),
+            owner: doc.owner().as_str(),
+            name: doc.name().as_str(),
             visibility: match doc.visibility() {
                 Visibility::Public => "public",
                 Visibility::Shared => "shared",
