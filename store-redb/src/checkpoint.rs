@@ -1,4 +1,4 @@
-//! Checkpoints: the head and the document of each, and beside those that were ever claimed who has them.
+//! Checkpoints: the head and the document of each, and beside those that were claimed who has them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn not_found(run: &RunId) -> Error {
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
     pub(crate) iteration: u64,
-    /// Whether it was ever claimed: then, and only then, there is a claim beside it, held or let go.
+    /// Whether there is a claim beside it, held or let go: from its first claim on.
     pub(crate) claimed: bool,
 }
 
@@ -59,7 +59,7 @@ fn head(key: &[u8], stored: &[u8]) -> Result<Head> {
     parts(key, value::split(stored).1).map(|(head, _)| head)
 }
 
-/// The checkpoint in a body that was opened, and whether it was ever claimed.
+/// The checkpoint in a body that was opened, and whether there is a claim beside it.
 pub(crate) fn read(key: &[u8], body: &[u8]) -> Result<(Checkpoint, bool)> {
     let (head, doc) = parts(key, body)?;
     let checkpoint: Checkpoint = decode(CHECKPOINTS, key, doc)?;
@@ -90,8 +90,14 @@ impl Tx<'_> {
         self.put_record(CHECKPOINT_CLAIMS, key, &lease)
     }
 
-    /// Says in the head of a checkpoint that it was claimed: what a claim costs once.
+    /// Says in the head of a checkpoint that there is a claim beside it: what its first claim costs.
     fn put_claimed(&self, key: &[u8]) -> Result<()> {
+        if self.is_there(CHECKPOINT_CLAIMS, key)? {
+            return Err(Error::corrupt(
+                value::place(CHECKPOINT_CLAIMS, key),
+                "is not known to its checkpoint",
+            ));
+        }
         let claimed = self.read(CHECKPOINTS, key, |body| {
             let (head, doc) = parts(key, body)?;
             Ok([&Head { claimed: true, ..head }.sealed(key), doc].concat())
@@ -99,13 +105,21 @@ impl Tx<'_> {
         self.put_body(CHECKPOINTS, key, &claimed.ok_or_else(|| missing(CHECKPOINTS, key))?)
     }
 
-    /// The head of a checkpoint that must be there.
-    fn head(&self, run: &RunId) -> Result<Head> {
+    /// The head of the checkpoint of a run, if it has one. A claim does not stand alone.
+    fn head(&self, run: &RunId) -> Result<Option<Head>> {
         let key = key(run);
-        self.look(CHECKPOINTS, &key, |stored| head(&key, stored))?.ok_or_else(|| not_found(run))
+        match self.look(CHECKPOINTS, &key, |stored| head(&key, stored))? {
+            None if self.is_there(CHECKPOINT_CLAIMS, &key)? => Err(missing(CHECKPOINTS, &key)),
+            found => Ok(found),
+        }
     }
 
-    /// The claim on a checkpoint, of which its head says whether it was ever claimed.
+    /// Whether there is a claim beside the checkpoint of a run, which must be there.
+    fn is_claimed(&self, run: &RunId) -> Result<bool> {
+        Ok(self.head(run)?.ok_or_else(|| not_found(run))?.claimed)
+    }
+
+    /// The claim beside a checkpoint, of which its head says whether there is one.
     pub(crate) fn claim_beside(&self, key: &[u8], claimed: bool) -> Result<Option<Lease>> {
         if claimed { self.expected(CHECKPOINT_CLAIMS, key) } else { Ok(None) }
     }
@@ -116,7 +130,7 @@ impl Tx<'_> {
 
     /// The lease of the checkpoint that `token` holds at `now`.
     fn held_claim(&self, run: &RunId, token: LeaseToken, now: DateTime<Utc>) -> Result<Lease> {
-        let lease = self.claim_beside(&key(run), self.head(run)?.claimed)?;
+        let lease = self.claim_beside(&key(run), self.is_claimed(run)?)?;
         lease::held(Entity::Checkpoint, run.as_str(), lease.as_ref(), token, now).cloned()
     }
 
@@ -142,9 +156,7 @@ impl Tx<'_> {
 impl CheckpointStore for Tx<'_> {
     fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
         checkpoint.validate()?;
-        let key = key(&checkpoint.run);
-        match self.look(CHECKPOINTS, &key, |stored| head(&key, stored))? {
-            None if self.has(CHECKPOINT_CLAIMS, &key)? => Err(missing(CHECKPOINTS, &key)),
+        match self.head(&checkpoint.run)? {
             None => self.insert_checkpoint(checkpoint, None),
             Some(Head { iteration, claimed }) => {
                 checkpoint.may_replace(iteration)?;
@@ -159,12 +171,16 @@ impl CheckpointStore for Tx<'_> {
         Ok(found.map(|(checkpoint, _)| Arc::new(checkpoint)))
     }
 
+    /// Removes what there is of it, sound or not.
     fn delete(&self, run: &RunId) -> Result<()> {
         let key = key(run);
-        if self.head(run)?.claimed {
-            Tx::delete(self, CHECKPOINT_CLAIMS, &key)?;
+        let mut found = false;
+        for table in [CHECKPOINTS, CHECKPOINT_CLAIMS] {
+            if self.is_there(table, &key)? {
+                found |= Tx::delete(self, table, &key)?;
+            }
         }
-        Tx::delete(self, CHECKPOINTS, &key).map(drop)
+        if found { Ok(()) } else { Err(not_found(run)) }
     }
 
     fn interrupted(&self, page: &PageRequest) -> Result<Page<Interrupted>> {
@@ -181,7 +197,7 @@ impl CheckpointStore for Tx<'_> {
 
     fn claim(&self, run: &RunId, now: DateTime<Utc>, worker: &WorkerId, lease: Duration) -> Result<Lease> {
         lease::end(now, lease)?;
-        let claimed = self.head(run)?.claimed;
+        let claimed = self.is_claimed(run)?;
         let held = self.claim_beside(&key(run), claimed)?;
         lease::check_claimable(Entity::Checkpoint, run.as_str(), held.as_ref(), now)?;
         self.grant(run, claimed, worker, now, lease)

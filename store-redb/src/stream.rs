@@ -10,7 +10,9 @@ use store_api::{
 use crate::budget::account_of;
 use crate::checkpoint;
 use crate::keys::{self, Fields, Span};
-use crate::tables::{ACCOUNTS, CHARGES, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, Table, VERSIONS};
+use crate::tables::{
+    ACCOUNTS, CHARGES, CHECKPOINT_CLAIMS, CHECKPOINTS, DEFINITIONS, EVENTS, LAST_SEQS, RUNS, Table, VERSIONS,
+};
 use crate::tx::{Tx, decode};
 use crate::value;
 
@@ -96,7 +98,7 @@ impl EngineTx for Tx<'_> {
     }
 
     fn is_empty(&self) -> Result<bool> {
-        for table in [DEFINITIONS, ACCOUNTS, RUNS, CHECKPOINTS] {
+        for table in [DEFINITIONS, ACCOUNTS, RUNS, CHECKPOINTS, CHECKPOINT_CLAIMS] {
             if !self.is_table_empty(table)? {
                 return Ok(false);
             }

@@ -45,7 +45,7 @@ pub(crate) const RUNS: Table = Table("runs");
 pub(crate) const EVENTS: Table = Table("events");
 /// Where runs stand.
 pub(crate) const CHECKPOINTS: Table = Table("checkpoints");
-/// Who has each checkpoint that was ever claimed. (The table's name is from when it also said how far each is.)
+/// Who has each checkpoint that was claimed. (The table's name is from when it also said how far each is.)
 pub(crate) const CHECKPOINT_CLAIMS: Table = Table("checkpoint_heads");
 
 /// Index: definitions by owner and name.

@@ -62,6 +62,11 @@ impl<'k> Tx<'k> {
         found.transpose()
     }
 
+    /// Whether a key is there, whatever its value.
+    pub(crate) fn is_there(&self, table: Table, key: &[u8]) -> Result<bool> {
+        Ok(self.look(table, key, |_| Ok(()))?.is_some())
+    }
+
     /// Whether a key is there, its value sound.
     pub(crate) fn has(&self, table: Table, key: &[u8]) -> Result<bool> {
         Ok(self.read(table, key, |_| Ok(()))?.is_some())
@@ -273,7 +278,7 @@ impl<'k> Tx<'k> {
         }
     }
 
-    /// Every entry of a table as it stands, unchecked, a chunk of them at a time: what `verify` and `backup` walk over.
+    /// Every entry of a table as it stands, unchecked, a chunk of them at a time: for who looks at all of them.
     pub(crate) fn raw(&self, table: Table, mut see: impl FnMut(&[Entry]) -> Result<()>) -> Result<()> {
         let mut span = Span::all();
         loop {

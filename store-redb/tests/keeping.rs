@@ -455,6 +455,15 @@ fn harm(path: &Path, table: &str, key: &[u8], harm: impl FnOnce(&mut Vec<u8>)) {
     raw.close().unwrap();
 }
 
+/// Takes away what is stored under a key of a closed store.
+fn lose(path: &Path, table: &str, key: &[u8]) {
+    let raw = Database::open(path).unwrap();
+    let tx = raw.begin_write().unwrap();
+    tx.open_table(TableDefinition::<&[u8], &[u8]>::new(table)).unwrap().remove(key).unwrap().unwrap();
+    tx.commit().unwrap();
+    raw.close().unwrap();
+}
+
 /// What a save replaces without having read it: how far the run was is checked, and a state that is lost anyway is in
 /// nobody's way.
 #[test]
@@ -487,43 +496,109 @@ fn a_save_checks_how_far_the_run_was_and_replaces_a_damaged_state() {
     assert_eq!(save(9).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
+/// A closed store with a checkpoint that was claimed and let go again, and one that never was.
+fn claimed_and_not(path: &Path) -> [RunId; 2] {
+    let runs = ["claimed", "saved"].map(|id| RunId::new(id).unwrap());
+    let store = RedbStore::open(path).unwrap();
+    let checkpoints = store.checkpoints();
+    for run in &runs {
+        checkpoints.save(&Checkpoint::new(run.clone(), 1, "s".into(), at(0))).unwrap();
+    }
+    let lease = checkpoints.claim(&runs[0], at(1), &worker(), MINUTE).unwrap();
+    checkpoints.release_claim(&runs[0], lease.token, at(2)).unwrap();
+    checkpoints.save(&Checkpoint::new(runs[0].clone(), 2, "s".into(), at(3))).unwrap();
+    Store::close(&store).unwrap();
+    runs
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn worker() -> WorkerId {
+    WorkerId::new("w").unwrap()
+}
+
+fn kind<T>(answer: Result<T>) -> Option<ErrorKind> {
+    answer.err().map(|error| error.kind())
+}
+
 /// Only a checkpoint that was claimed has a claim beside it, and one that is lost is not taken for none.
 #[test]
 fn a_claim_that_is_lost_is_damage() {
     let (_directory, path) = place();
-    let store = RedbStore::open(&path).unwrap();
-    let run = |id: &str| RunId::new(id).unwrap();
-    for id in ["claimed", "saved"] {
-        store.checkpoints().save(&Checkpoint::new(run(id), 1, "s".into(), at(0))).unwrap();
-    }
-    let (worker, minute) = (WorkerId::new("w").unwrap(), Duration::from_secs(60));
-    let lease = store.checkpoints().claim(&run("claimed"), at(1), &worker, minute).unwrap();
-    store.checkpoints().release_claim(&run("claimed"), lease.token, at(2)).unwrap();
-    store.checkpoints().save(&Checkpoint::new(run("claimed"), 2, "s".into(), at(3))).unwrap();
-    let claims = |store: RedbStore| {
-        Store::close(&store).unwrap();
+    let [claimed, saved] = claimed_and_not(&path);
+    let claims = |path: &Path| {
         let of_claims = |entry: &rot::Entry| entry.table == "checkpoint_heads";
-        rot::entries(&path).into_iter().filter(of_claims).map(|entry| entry.key).collect::<Vec<_>>()
+        rot::entries(path).into_iter().filter(of_claims).map(|entry| entry.key).collect::<Vec<_>>()
     };
-    assert_eq!(claims(store), [b"claimed\0\0"]);
-
-    let raw = Database::open(&path).unwrap();
-    let tx = raw.begin_write().unwrap();
-    let table = TableDefinition::<&[u8], &[u8]>::new("checkpoint_heads");
-    tx.open_table(table).unwrap().remove(b"claimed\0\0".as_slice()).unwrap();
-    tx.commit().unwrap();
-    raw.close().unwrap();
+    assert_eq!(claims(&path), [b"claimed\0\0"]);
+    lose(&path, "checkpoint_heads", b"claimed\0\0");
     let store = RedbStore::open(&path).unwrap();
-    let corrupt = |error: Error| assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    corrupt(store.checkpoints().interrupted(&PageRequest::default()).unwrap_err());
-    corrupt(store.checkpoints().claim(&run("claimed"), at(4), &worker, minute).unwrap_err());
-    corrupt(store.checkpoints().claim_interrupted(at(4), &worker, minute, 9).unwrap_err());
-    store.checkpoints().claim(&run("saved"), at(4), &worker, minute).unwrap();
+    let checkpoints = store.checkpoints();
+    let corrupt = Some(ErrorKind::Corrupt);
+    assert_eq!(kind(checkpoints.interrupted(&PageRequest::default())), corrupt);
+    assert_eq!(kind(checkpoints.claim(&claimed, at(4), &worker(), MINUTE)), corrupt);
+    assert_eq!(kind(checkpoints.claim_interrupted(at(4), &worker(), MINUTE, 9)), corrupt);
+    checkpoints.claim(&saved, at(4), &worker(), MINUTE).unwrap();
     assert!(!Store::verify(&store).unwrap().is_sound());
-    store.checkpoints().delete(&run("claimed")).unwrap();
-    store.checkpoints().delete(&run("saved")).unwrap();
+    checkpoints.delete(&claimed).unwrap();
+    checkpoints.delete(&saved).unwrap();
     assert!(Store::verify(&store).unwrap().is_sound());
-    assert!(claims(store).is_empty());
+    Store::close(&store).unwrap();
+    assert!(claims(&path).is_empty());
+}
+
+/// A claim that is left alone is not taken for none either, and can be got rid of.
+#[test]
+fn a_claim_without_its_checkpoint_is_damage() {
+    let (_directory, path) = place();
+    let [claimed, saved] = claimed_and_not(&path);
+    lose(&path, "checkpoints", b"claimed\0\0");
+    RedbStore::open(&path).unwrap().checkpoints().delete(&saved).unwrap();
+    let store = RedbStore::open(&path).unwrap();
+    let checkpoints = store.checkpoints();
+    let corrupt = Some(ErrorKind::Corrupt);
+    assert!(!Store::verify(&store).unwrap().is_sound());
+    assert_eq!(kind(checkpoints.claim(&claimed, at(4), &worker(), MINUTE)), corrupt);
+    assert_eq!(kind(checkpoints.save(&Checkpoint::new(claimed.clone(), 1, "s".into(), at(4)))), corrupt);
+    assert_eq!(kind(Store::import(&store, &mut std::iter::empty())), Some(ErrorKind::Conflict));
+    checkpoints.delete(&claimed).unwrap();
+    assert_eq!(kind(checkpoints.delete(&claimed)), Some(ErrorKind::NotFound));
+    assert_eq!(kind(checkpoints.claim(&claimed, at(4), &worker(), MINUTE)), Some(ErrorKind::NotFound));
+    checkpoints.save(&Checkpoint::new(claimed, 1, "s".into(), at(4))).unwrap();
+    assert!(Store::verify(&store).unwrap().is_sound());
+}
+
+/// A checkpoint that does not know of the claim beside it is given to nobody.
+#[test]
+fn a_claim_that_its_checkpoint_does_not_know_is_damage() {
+    let (_directory, path) = place();
+    let [claimed, _] = claimed_and_not(&path);
+    let before = path.with_file_name("before.redb");
+    let store = RedbStore::open(&before).unwrap();
+    store.checkpoints().save(&Checkpoint::new(claimed.clone(), 2, "s".into(), at(3))).unwrap();
+    Store::close(&store).unwrap();
+    let is_it = |entry: &rot::Entry| entry.table == "checkpoints" && entry.key == b"claimed\0\0";
+    let old = rot::entries(&before).into_iter().find(is_it).unwrap();
+    harm(&path, "checkpoints", &old.key, |stored| *stored = old.value);
+    let store = RedbStore::open(&path).unwrap();
+    assert_eq!(kind(store.checkpoints().claim(&claimed, at(4), &worker(), MINUTE)), Some(ErrorKind::Corrupt));
+    assert!(!Store::verify(&store).unwrap().is_sound());
+}
+
+/// What can no longer be read can still be removed.
+#[test]
+fn a_damaged_checkpoint_can_be_deleted() {
+    let (_directory, path) = place();
+    let runs = claimed_and_not(&path);
+    for key in [b"claimed\0\0".as_slice(), b"saved\0\0"] {
+        harm(&path, "checkpoints", key, |stored| stored[17] ^= 1);
+    }
+    let store = RedbStore::open(&path).unwrap();
+    for run in &runs {
+        assert_eq!(kind(store.checkpoints().load(run)), Some(ErrorKind::Corrupt));
+        store.checkpoints().delete(run).unwrap();
+    }
+    assert!(Store::verify(&store).unwrap().is_sound());
 }
 
 /// Damage stays damage: what is sound beside it can be read.
