@@ -69,6 +69,10 @@ pub(crate) trait Subject: Send + Sync {
     fn versions(&self, id: &SkillId, limit: usize, after: Option<&Position>) -> Result<Versions>;
     /// The skills that have been due longest.
     fn due(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<Arc<Skill>>>;
+    /// The same, from rows with as many columns as our engine has there, where rows have columns.
+    fn due_wide(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<Arc<Skill>>> {
+        self.due(now, limit)
+    }
     fn ancestors(&self, id: &RunId) -> Result<Vec<Arc<Run>>>;
     /// The newest run of each skill that has one.
     fn last_runs(&self, skills: &[SkillId]) -> Result<Vec<Arc<Run>>>;

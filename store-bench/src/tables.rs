@@ -43,7 +43,8 @@ const TABLES: [Table; 12] = [
     Table { name: "peers", holds: |l| !is_own(l), render: peers },
 ];
 
-const READS: [&str; 7] = ["get", "by-name", "newest-page", "ancestors", "due-page", "last-runs", "summary"];
+const READS: [&str; 8] =
+    ["get", "by-name", "newest-page", "ancestors", "due-page", "due-page-wide", "last-runs", "summary"];
 
 fn is_own(line: &Line) -> bool {
     matches!(&*line.subject, "ours" | "bare")

@@ -90,6 +90,7 @@ pub(crate) const ALL: &[Case] = &[
     reads::NEWEST_PAGE,
     reads::ANCESTORS,
     reads::DUE_PAGE,
+    reads::DUE_PAGE_WIDE,
     reads::LAST_RUNS,
     reads::SUMMARY,
     open::OPEN,

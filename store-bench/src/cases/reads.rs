@@ -77,6 +77,17 @@ pub(crate) fn due_page(seat: Seat<'_>) -> Result<Op<'_>> {
     Ok(Box::new(move |_| check(seat.subject.due(now, PAGE)?.len() == expected, "what is due")))
 }
 
+pub(super) const DUE_PAGE_WIDE: Case = case(
+    "due-page-wide",
+    "the same, where by hand as many columns of each row are read as ours has",
+    Population::Large,
+    |seat| {
+        let (now, expected) =
+            (data::at(u32::MAX.into()), PAGE.min(usize::try_from(seat.population.skills())?));
+        Ok(Box::new(move |_| check(seat.subject.due_wide(now, PAGE)?.len() == expected, "what is due")))
+    },
+);
+
 pub(super) const LAST_RUNS: Case =
     case("last-runs", "the last run of each of 100 skills among many runs", Population::Large, last_runs);
 

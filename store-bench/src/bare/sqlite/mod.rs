@@ -168,6 +168,10 @@ impl Subject for Sqlite {
         self.read(|connection| read::due(connection, now, limit))
     }
 
+    fn due_wide(&self, now: DateTime<Utc>, limit: usize) -> Result<Vec<Arc<Skill>>> {
+        self.read(|connection| read::due_wide(connection, now, limit))
+    }
+
     fn ancestors(&self, id: &RunId) -> Result<Vec<Arc<Run>>> {
         self.read(|connection| read::snapshot(connection, |connection| read::ancestors(connection, id)))
     }

@@ -1,6 +1,7 @@
 //! What is asked of a connection, decoded.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -76,11 +77,35 @@ pub(super) fn versions(
 pub(super) fn due(connection: &Connection, now: DateTime<Utc>, limit: usize) -> Result<Vec<Arc<Skill>>> {
     let sql = "SELECT doc, next_run_at, last_run_at FROM skills WHERE next_run_at <= ?1 \
                ORDER BY next_run_at, id LIMIT ?2";
+    due_by(connection, sql, now, limit, skill)
+}
+
+/// With the lease, and the id, and a number in the place of the revision and of each of two checksums.
+pub(super) fn due_wide(connection: &Connection, now: DateTime<Utc>, limit: usize) -> Result<Vec<Arc<Skill>>> {
+    let sql = "SELECT doc, next_run_at, last_run_at, id, lease_worker, lease_until, lease_token, \
+                 last_seq, last_seq, last_seq \
+               FROM skills WHERE next_run_at <= ?1 ORDER BY next_run_at, id LIMIT ?2";
+    due_by(connection, sql, now, limit, |row| {
+        let skill = skill(row)?;
+        let lease: (Option<i64>, Option<i64>) = (row.get(5)?, row.get(6)?);
+        let numbers: [i64; 3] = [row.get(7)?, row.get(8)?, row.get(9)?];
+        black_box((row.get_ref(3)?.as_str()?, row.get_ref(4)?.as_str_or_null()?, lease, numbers));
+        Ok(skill)
+    })
+}
+
+fn due_by(
+    connection: &Connection,
+    sql: &str,
+    now: DateTime<Utc>,
+    limit: usize,
+    read: impl Fn(&Row<'_>) -> Result<Arc<Skill>>,
+) -> Result<Vec<Arc<Skill>>> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![time::nanos("now", now)?, i64::try_from(limit)?])?;
     let mut found = Vec::with_capacity(limit);
     while let Some(row) = rows.next()? {
-        found.push(skill(row)?);
+        found.push(read(row)?);
     }
     Ok(found)
 }
