@@ -31,13 +31,14 @@ pub(crate) struct Head {
     pub(crate) claimed: bool,
 }
 
-/// How many bytes a head takes.
-const SEALED_HEAD: usize = value::HEADER + size_of::<u64>() + 1;
+/// How many bytes the fields of a head take, and how many the head.
+const FIELDS: usize = size_of::<u64>() + 1;
+const SEALED_HEAD: usize = value::HEADER + FIELDS;
 
 impl Head {
     pub(crate) fn sealed(self, key: &[u8]) -> Vec<u8> {
-        let mut fields = self.iteration.to_be_bytes().to_vec();
-        fields.push(self.claimed.into());
+        let mut fields = [self.claimed.into(); FIELDS];
+        fields[..size_of::<u64>()].copy_from_slice(&self.iteration.to_be_bytes());
         value::seal(CHECKPOINTS, key, &fields)
     }
 }
@@ -171,7 +172,8 @@ impl CheckpointStore for Tx<'_> {
         Ok(found.map(|(checkpoint, _)| Arc::new(checkpoint)))
     }
 
-    /// Removes what there is of it, sound or not.
+    /// Removes what there is of it, sound or not. It looks first: a refusal is to have changed nothing, and to remove what
+    /// is not there counts as a change.
     fn delete(&self, run: &RunId) -> Result<()> {
         let key = key(run);
         let mut found = false;

@@ -48,7 +48,7 @@ fn run_states_as_fields(tx: &Tx<'_>) -> Result<()> {
 /// damaged of one stays so, and what is sound of it stays sound.
 fn iterations_with_checkpoints(tx: &Tx<'_>, kv: &dyn Kv) -> Result<()> {
     #[derive(Deserialize)]
-    struct Head {
+    struct HeadBeside {
         iteration: u64,
         lease: Option<Lease>,
     }
@@ -58,7 +58,7 @@ fn iterations_with_checkpoints(tx: &Tx<'_>, kv: &dyn Kv) -> Result<()> {
     }
     tx.raw(CHECKPOINTS, |entries| {
         entries.iter().try_for_each(|(key, stored)| {
-            let head = sound(tx.record::<Head>(CHECKPOINT_CLAIMS, key))?.flatten();
+            let head = sound(tx.record::<HeadBeside>(CHECKPOINT_CLAIMS, key))?.flatten();
             let document = sound(value::open(CHECKPOINTS, key, stored))?;
             let iteration = match (head, document) {
                 (Some(head), _) => Some(head.iteration),
@@ -72,7 +72,7 @@ fn iterations_with_checkpoints(tx: &Tx<'_>, kv: &dyn Kv) -> Result<()> {
             put_behind(tx, kv, key, &sealed, value::split(stored), document.is_some())
         })
     })?;
-    each(tx, CHECKPOINT_CLAIMS, |key, head: Head| tx.put_record(CHECKPOINT_CLAIMS, key, &head.lease))
+    each(tx, CHECKPOINT_CLAIMS, |key, head: HeadBeside| tx.put_record(CHECKPOINT_CLAIMS, key, &head.lease))
 }
 
 /// From schema 3 to 4: there was a claim beside every checkpoint, null where nobody had it, and the head did not say

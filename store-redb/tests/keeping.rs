@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use harness::fault::Switch;
 use harness::rot;
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{Database, TableDefinition};
 use safe_files::recovery::{is_marked, mark};
 use store_api::*;
 use store_redb::{Options, RedbStore};
@@ -441,27 +441,32 @@ fn files_of_every_schema_open_for_ever() {
     }
 }
 
-/// Changes what is stored under a key of a closed store.
-fn harm(path: &Path, table: &str, key: &[u8], harm: impl FnOnce(&mut Vec<u8>)) {
+/// Puts what `change` makes of it in the place of what is stored under a key of a closed store, or nothing.
+fn replace(path: &Path, table: &str, key: &[u8], change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) {
     let raw = Database::open(path).unwrap();
     let tx = raw.begin_write().unwrap();
     {
         let mut table = tx.open_table(TableDefinition::<&[u8], &[u8]>::new(table)).unwrap();
-        let mut stored = table.get(key).unwrap().unwrap().value().to_vec();
-        harm(&mut stored);
-        table.insert(key, stored.as_slice()).unwrap();
+        let stored = table.remove(key).unwrap().unwrap().value().to_vec();
+        if let Some(changed) = change(stored) {
+            table.insert(key, changed.as_slice()).unwrap();
+        }
     }
     tx.commit().unwrap();
     raw.close().unwrap();
 }
 
+/// Changes what is stored under a key of a closed store.
+fn harm(path: &Path, table: &str, key: &[u8], harm: impl FnOnce(&mut Vec<u8>)) {
+    replace(path, table, key, |mut stored| {
+        harm(&mut stored);
+        Some(stored)
+    });
+}
+
 /// Takes away what is stored under a key of a closed store.
 fn lose(path: &Path, table: &str, key: &[u8]) {
-    let raw = Database::open(path).unwrap();
-    let tx = raw.begin_write().unwrap();
-    tx.open_table(TableDefinition::<&[u8], &[u8]>::new(table)).unwrap().remove(key).unwrap().unwrap();
-    tx.commit().unwrap();
-    raw.close().unwrap();
+    replace(path, table, key, |_| None);
 }
 
 /// What a save replaces without having read it: how far the run was is checked, and a state that is lost anyway is in

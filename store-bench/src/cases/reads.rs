@@ -1,10 +1,15 @@
 //! Operations that read; every document is decoded.
 
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use store_api::Skill;
+
 use super::{Case, Clients, Loop, Make, Method, Needs, Seat, check};
 use crate::data;
 use crate::measure::Op;
 use crate::population::{self, Population};
-use crate::subject::Result;
+use crate::subject::{Result, Subject};
 
 /// How many items a page has.
 pub(crate) const PAGE: usize = 50;
@@ -73,19 +78,22 @@ pub(super) const DUE_PAGE: Case =
     case("due-page", "the first 50 due among many", Population::Large, due_page);
 
 pub(crate) fn due_page(seat: Seat<'_>) -> Result<Op<'_>> {
+    due(seat, |subject, now| subject.due(now, PAGE))
+}
+
+fn due<'a>(
+    seat: Seat<'a>,
+    page: impl Fn(&dyn Subject, DateTime<Utc>) -> Result<Vec<Arc<Skill>>> + 'a,
+) -> Result<Op<'a>> {
     let (now, expected) = (data::at(u32::MAX.into()), PAGE.min(usize::try_from(seat.population.skills())?));
-    Ok(Box::new(move |_| check(seat.subject.due(now, PAGE)?.len() == expected, "what is due")))
+    Ok(Box::new(move |_| check(page(seat.subject, now)?.len() == expected, "what is due")))
 }
 
 pub(super) const DUE_PAGE_WIDE: Case = case(
     "due-page-wide",
     "the same, where by hand as many columns of each row are read as ours has",
     Population::Large,
-    |seat| {
-        let (now, expected) =
-            (data::at(u32::MAX.into()), PAGE.min(usize::try_from(seat.population.skills())?));
-        Ok(Box::new(move |_| check(seat.subject.due_wide(now, PAGE)?.len() == expected, "what is due")))
-    },
+    |seat| due(seat, |subject, now| subject.due_wide(now, PAGE)),
 );
 
 pub(super) const LAST_RUNS: Case =
